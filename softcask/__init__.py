@@ -1,0 +1,1 @@
+"""softcask: soft targets, distilled once and kept in cask."""
