@@ -1,0 +1,73 @@
+"""What a teacher is: something with a name that turns a batch of inputs into logits.
+
+How it is built and what it computes with is its kind's affair; what it must be pinned by (`fingerprint_fields`)
+and what it promises (`Teacher.logits`) is said here once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import Field
+
+from softcask.pipeline.parts import Options
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Role = Literal["member", "generalist", "specialist"]
+
+
+class Teacher(Protocol):
+    """A loaded model, ready to label. Used by one thread at a time."""
+
+    name: str
+
+    def logits(self, inputs_B: NDArray[Any]) -> NDArray[np.float32]:
+        """Logits `[B, C]`, float32 on the host, of a batch in the transfer set's own dtype and shape.
+
+        C and its order are the teacher's own outputs after its class map, if it has one.
+        """
+
+    def state_digest(self) -> str:
+        """SHA-256 of the loaded parameters and buffers by name, dtype, shape and content."""
+
+
+class TeacherOptions(Options):
+    """Base of a teacher's section `[[teachers]]`.
+
+    Attributes:
+        name: Its name in the store, pinned to one fingerprint.
+        role: `member` of an ensemble, `generalist`, or `specialist`.
+        code_version: Stated by the user; change it when the code behind a factory changes its numbers.
+        batch_size: Rows a forward pass; fixed in the plan because it changes the last bits of the logits.
+        num_cpus: CPU cores (and torch threads) an actor of this teacher gets.
+        num_gpus: GPUs, or a fraction of one.
+        group: Teachers of one group live in one actor and share each batch that is read; None: by equal needs.
+    """
+
+    kind: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    role: Role = "member"
+    code_version: str = ""
+    batch_size: int = Field(default=256, ge=1)
+    num_cpus: int = Field(default=1, ge=1)
+    num_gpus: float = Field(default=0, ge=0)
+    group: str | None = None
+
+    def load(self) -> Teacher:
+        """Build the model where it will run.
+
+        Raises:
+            TeacherError: Weights missing or not fitting; the message names the teacher.
+            FactoryError: The factory cannot be imported or raised.
+        """
+        raise NotImplementedError
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """JSON-able facts that pin this teacher's name: weights by content, factory, arguments, preprocessing, dtype.
+
+        Found without building the model. Paths, devices and resources are not among them.
+        """
+        raise NotImplementedError
