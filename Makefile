@@ -1,0 +1,55 @@
+# `make` lists the targets. Each one sets up all it needs in .venv: Python 3.11 or newer and make are enough.
+# Another Python: make setup PYTHON=/path/to/python3.12
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup test check format demo bench schema clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo "$$p"; break; }; done)
+DOCKERFILES := $(wildcard docker/*.Dockerfile)
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## create .venv and install softcask with everything that development needs
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "softcask needs Python 3.11 or newer with venv; none was found. \
+	Install one (Debian: apt install python3.11-venv) or name it: make setup PYTHON=/path/to/python"; exit 1; }
+	@echo "setting up $(VENV): a few minutes the first time"
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+test: $(READY)  ## run all tests; ARGS="-k zarr" to choose
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)  ## ruff, mypy --strict, import-linter, hadolint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict -p softcask
+	$(BIN)/lint-imports
+	$(BIN)/hadolint $(DOCKERFILES)
+
+format: $(READY)  ## sort imports, mend what ruff can mend, format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: $(READY)  ## label MNIST once on local Ray, train three students from what was kept
+	$(BIN)/python examples/mnist/demo.py
+
+bench: $(READY)  ## cost of the engine beside a bare torch loop
+	$(BIN)/python benchmarks/engine_overhead.py
+
+schema: $(READY)  ## write the JSON Schema of the store's documents to docs/schema
+	$(BIN)/python -m softcask.jobs.export_schema docs/schema
+
+clean:  ## remove caches and build outputs; keeps .venv and the demo's results
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
