@@ -1,0 +1,31 @@
+"""Codecs by name. A store may name built-in ones only: nothing is loaded because a store says so."""
+
+from __future__ import annotations
+
+from softcask.storage_schemas.codecs.base import Codec
+from softcask.storage_schemas.codecs.dense16 import Dense16
+from softcask.storage_schemas.errors import UnknownKind
+from softcask.storage_schemas.manifest import CodecSpec
+
+CODECS: dict[str, type[Codec]] = {Dense16.name: Dense16}
+
+
+def codec_named(name: str) -> type[Codec]:
+    """The codec class called `name`.
+
+    Raises:
+        UnknownKind: No such codec; the message lists the known ones.
+    """
+    if name not in CODECS:
+        raise UnknownKind(f"unknown codec {name!r}; known codecs: {', '.join(sorted(CODECS))}")
+    return CODECS[name]
+
+
+def codec_from(spec: CodecSpec) -> Codec:
+    """The codec that a manifest describes.
+
+    Raises:
+        UnknownKind: No such codec.
+        StoreError: Its configuration does not fit.
+    """
+    return codec_named(spec.name).from_spec(spec)

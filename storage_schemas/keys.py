@@ -1,0 +1,132 @@
+"""Where each object of a store lies, relative to its root. The only place that spells a path.
+
+Every part of a key comes from a checked name, so that no key made here can leave the store.
+"""
+
+from __future__ import annotations
+
+import re
+
+from softcask.storage_schemas.errors import StoreError
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+ROOT = "softcask.json"
+CATALOG_POINTER = "catalog/newest.json"
+
+_NAME = re.compile(NAME_PATTERN)
+_UNIT = re.compile(r"^(?P<segment>s\d{4})-(?P<view>v\d{4})-(?P<index>\d{8})$")
+
+
+def checked_name(name: str) -> str:
+    """`name` itself if it may be part of a key.
+
+    Raises:
+        StoreError: It is empty, longer than 64, or holds anything but letters, digits, '.', '_' and '-'.
+    """
+    if not _NAME.match(name):
+        raise StoreError(f"{name!r} cannot name a part of a store; a name matches {NAME_PATTERN}")
+    return name
+
+
+def segment_name(number: int) -> str:
+    """The n-th append of rows: `s0000`, `s0001`, ..."""
+    return f"s{number:04d}"
+
+
+def view_name(number: int) -> str:
+    """The n-th augmentation of every row; `v0000` is the row itself."""
+    return f"v{number:04d}"
+
+
+def unit_name(segment: str, view: int, index: int) -> str:
+    """A unit within its teacher: segment, view, and its place in the segment."""
+    return f"{checked_name(segment)}-{view_name(view)}-{index:08d}"
+
+
+def parse_unit(unit: str) -> tuple[str, int, int]:
+    """(segment, view, index) of a unit's name.
+
+    Raises:
+        StoreError: It is not a unit's name.
+    """
+    if not (match := _UNIT.match(unit)):
+        raise StoreError(f"{unit!r} is not the name of a unit (expected SEGMENT-VIEW-INDEX)")
+    return match["segment"], int(match["view"][1:]), int(match["index"])
+
+
+def segment_manifest(segment: str) -> str:
+    """Manifest of one append of rows."""
+    return f"transfer_set/{checked_name(segment)}/segment.json"
+
+
+def segment_rows(segment: str) -> str:
+    """Table of one append of rows: ids, content hashes, labels, quarantine."""
+    return f"transfer_set/{checked_name(segment)}/rows.parquet"
+
+
+def teacher(name: str) -> str:
+    """Folder of one teacher."""
+    return f"teachers/{checked_name(name)}"
+
+
+def teacher_manifest(name: str) -> str:
+    """Manifest of one teacher."""
+    return f"{teacher(name)}/teacher.json"
+
+
+def probe(name: str) -> str:
+    """Logits of a teacher's probe rows."""
+    return f"{teacher(name)}/probe.parquet"
+
+
+def logits_group(name: str, segment: str, view: int) -> str:
+    """Zarr group of a teacher's logits over one segment and view."""
+    return f"{teacher(name)}/logits/{checked_name(segment)}/{view_name(view)}"
+
+
+def stats_folder(name: str, segment: str, view: int) -> str:
+    """Folder of a teacher's statistics over one segment and view."""
+    return f"{teacher(name)}/stats/{checked_name(segment)}/{view_name(view)}"
+
+
+def stats_part(name: str, segment: str, view: int, index: int) -> str:
+    """Statistics of one unit."""
+    return f"{stats_folder(name, segment, view)}/part-{index:08d}.parquet"
+
+
+def commits_folder(name: str) -> str:
+    """Folder of a teacher's receipts."""
+    return f"{teacher(name)}/commits"
+
+
+def commit(name: str, unit: str) -> str:
+    """Receipt of one unit; that it exists is the commit."""
+    parse_unit(unit)
+    return f"{commits_folder(name)}/{unit}.json"
+
+
+def generation(number: int) -> str:
+    """Manifest of one sealed generation of the catalog."""
+    return f"catalog/{number:08d}/generation.json"
+
+
+def generation_commits(number: int) -> str:
+    """Table of the commits that one generation adds."""
+    return f"catalog/{number:08d}/commits.parquet"
+
+
+def run_record(run: str) -> str:
+    """What one run measured."""
+    return f"runs/{checked_name(run)}/run.json"
+
+
+def checked_key(key: str) -> str:
+    """`key` itself if it stays inside the store; for keys that were read from a store.
+
+    Raises:
+        StoreError: It is absolute, has an empty, '.' or '..' part, a backslash, a colon or a control character.
+    """
+    bad_part = any(part in ("", ".", "..") for part in key.split("/"))
+    if bad_part or any(letter in "\\:" or ord(letter) < 32 for letter in key):
+        raise StoreError(f"the store names an object {key!r}, which does not stay inside the store; it is not trusted")
+    return key

@@ -1,0 +1,316 @@
+"""The JSON documents of a store: what each holds, and how each checks itself.
+
+A manifest is text that a person can read. Its last field is the CRC-32C of the whole file with that field's digits
+as zeros, so that any changed byte is found, whatever fields a later version adds. Manifests hold no time, no host
+and no path of the machine that wrote them (`RunRecord` apart): equal inputs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from softcask.storage_schemas import keys
+from softcask.storage_schemas.checksum import crc32c_hex
+from softcask.storage_schemas.errors import CorruptObject, FormatTooNew
+
+FORMAT_VERSION = 1
+
+Name = Annotated[str, Field(pattern=keys.NAME_PATTERN)]
+Count = Annotated[int, Field(ge=0, lt=2**48)]
+Crc = Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
+
+_CHECKSUM = re.compile(rb'"checksum": "crc32c:([0-9a-f]{8})"\n}\n\Z')
+_ZEROS = b"00000000"
+_MAX_BYTES = 64 << 20
+
+
+class Part(BaseModel):
+    """Base of everything inside a manifest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Manifest(Part):
+    """Base of the documents: to bytes and back, self-checked."""
+
+    format_version: Literal[1] = 1
+    softcask: ClassVar[str]
+
+    def to_bytes(self) -> bytes:
+        """UTF-8 JSON with a trailing checksum; equal manifests give equal bytes."""
+        body = {"softcask": self.softcask, **self.model_dump(mode="json"), "checksum": "crc32c:00000000"}
+        data = (json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        head, _, tail = data.rpartition(_ZEROS)
+        return head + crc32c_hex(data).encode() + tail
+
+    @classmethod
+    def from_bytes(cls, data: bytes, key: str) -> Self:
+        """The manifest in `data`.
+
+        Args:
+            data: A whole document.
+            key: Name of the object, for messages.
+
+        Raises:
+            FormatTooNew: Written by a newer format than this softcask knows.
+            CorruptObject: Not JSON, checksum wrong, another document, or fields that do not fit.
+        """
+        body = _parse(data, key)
+        _check_version(body, key)
+        _check_sum(data, key)
+        if body.pop("softcask", None) != cls.softcask:
+            raise CorruptObject(f"{key} is not a softcask {cls.softcask} document")
+        body.pop("checksum")
+        try:
+            return cls.model_validate(body)
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise CorruptObject(f"{key} does not hold what a {cls.softcask} document must: {problems}") from error
+
+
+def _parse(data: bytes, key: str) -> dict[str, Any]:
+    if len(data) > _MAX_BYTES:
+        raise CorruptObject(f"{key} has {len(data)} bytes; a manifest has at most {_MAX_BYTES}")
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CorruptObject(f"{key} is not readable JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise CorruptObject(f"{key} holds a {type(body).__name__}, expected a JSON object")
+    return body
+
+
+def _check_version(body: dict[str, Any], key: str) -> None:
+    version = body.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise FormatTooNew(
+            f"{key} has format version {version}; this softcask reads versions up to {FORMAT_VERSION}. "
+            "Upgrade softcask to read this store; nothing was changed."
+        )
+
+
+def _check_sum(data: bytes, key: str) -> None:
+    match = _CHECKSUM.search(data)
+    if match is None:
+        raise CorruptObject(f"{key} has no checksum at its end; it was cut short or edited")
+    blank = data[: match.start(1)] + _ZEROS + data[match.end(1) :]
+    if (found := crc32c_hex(blank)) != match[1].decode():
+        raise CorruptObject(f"{key} has CRC-32C {found}, but says {match[1].decode()}; its bytes were changed")
+
+
+class ObjectRecord(Part):
+    """One object as committed: where, how long, and its CRC-32C."""
+
+    key: str
+    size: Count
+    crc32c: Crc
+
+    @classmethod
+    def of(cls, key: str, data: bytes) -> Self:
+        """The record of `data` under `key`."""
+        return cls(key=key, size=len(data), crc32c=crc32c_hex(data))
+
+    def check(self, data: bytes) -> bytes:
+        """`data` itself if it is what was committed.
+
+        Raises:
+            CorruptObject: Another length or checksum; names the object.
+        """
+        if len(data) != self.size:
+            raise CorruptObject(f"{self.key} has {len(data)} bytes, committed with {self.size}; it is damaged")
+        if (found := crc32c_hex(data)) != self.crc32c:
+            raise CorruptObject(f"{self.key} has CRC-32C {found}, committed with {self.crc32c}; it is damaged")
+        return data
+
+
+class CodecSpec(Part):
+    """A codec as a store names it: enough to decode without a student's config."""
+
+    name: Name
+    configuration: dict[str, Any] = {}
+    container: Literal["zarr", "parquet"] = "zarr"
+
+
+class RootManifest(Manifest):
+    """`softcask.json`: what this folder is."""
+
+    softcask: ClassVar[str] = "store"
+    class_names: tuple[str, ...] = Field(min_length=2, max_length=1 << 20)
+
+
+class SegmentManifest(Manifest):
+    """`transfer_set/SEGMENT/segment.json`: the rows of one append; written after their table.
+
+    Attributes:
+        segment: Its name.
+        rows: Rows of the source, quarantined ones among them.
+        quarantined: Rows that could not be read.
+        labelled: Rows with a label.
+        unit_rows: Rows a unit covers, the last unit apart; the shard length of every teacher's arrays.
+        input_shape: Shape of one row.
+        input_dtype: numpy dtype of the rows.
+        source: Cheap facts about the source, to know it again without reading it.
+        table: The rows' table as committed.
+    """
+
+    softcask: ClassVar[str] = "segment"
+    segment: Name
+    rows: Count
+    quarantined: Count
+    labelled: Count
+    unit_rows: Annotated[int, Field(ge=1, lt=2**31)]
+    input_shape: tuple[int, ...]
+    input_dtype: str
+    source: dict[str, Any]
+    table: ObjectRecord
+
+    @property
+    def units(self) -> int:
+        """Units that cover the segment."""
+        return -(-self.rows // self.unit_rows)
+
+    def unit_range(self, index: int) -> tuple[int, int]:
+        """First row and end of one unit."""
+        return index * self.unit_rows, min((index + 1) * self.unit_rows, self.rows)
+
+
+class TeacherManifest(Manifest):
+    """`teachers/NAME/teacher.json`: what a name is pinned to.
+
+    Attributes:
+        name: Its name in this store.
+        kind: Kind of teacher.
+        role: member, generalist or specialist.
+        num_classes: Logits a row.
+        batch_size: Rows a forward pass; fixed, because it changes the last bits.
+        codec: How its logits are kept.
+        fingerprint: What identifies it, field by field.
+        recorded: Facts that do not count: versions, digest of the factory's source.
+    """
+
+    softcask: ClassVar[str] = "teacher"
+    name: Name
+    kind: str
+    role: Literal["member", "generalist", "specialist"]
+    num_classes: Annotated[int, Field(ge=2, le=1 << 20)]
+    batch_size: Annotated[int, Field(ge=1)]
+    codec: CodecSpec
+    fingerprint: dict[str, Any]
+    recorded: dict[str, Any]
+
+    def pinned(self) -> dict[str, Any]:
+        """What must be equal for another run to go on under this name."""
+        return self.model_dump(mode="json", exclude={"recorded", "format_version"})
+
+
+class UnitCommit(Manifest):
+    """`teachers/NAME/commits/UNIT.json`: the receipt whose presence is the commit.
+
+    Attributes:
+        teacher: Whose unit.
+        unit: Name of the unit.
+        fingerprint: Digest of what the teacher's name is pinned to.
+        start: First row within the segment.
+        stop: End of its rows.
+        rows: Rows with logits (quarantined ones have none).
+        labelled: Rows with a label among them.
+        correct: Labelled rows whose top-1 is the label.
+        row_max_range: Least and largest of the rows' largest logits; None where no row could be read.
+        objects: Everything written for it.
+    """
+
+    softcask: ClassVar[str] = "commit"
+    teacher: Name
+    unit: str
+    fingerprint: str
+    start: Count
+    stop: Count
+    rows: Count
+    labelled: Count
+    correct: Count
+    row_max_range: tuple[float, float] | None
+    objects: tuple[ObjectRecord, ...]
+
+
+class TeacherTotals(Part):
+    """What a generation of the catalog holds of one teacher."""
+
+    units: Count
+    planned_units: Count
+    rows: Count
+    labelled: Count
+    correct: Count
+    bytes: Count
+
+
+class Generation(Manifest):
+    """`catalog/GENERATION/generation.json`: a sealed state of the store.
+
+    Attributes:
+        generation: Its number, from 1.
+        tables: Tables of commits, this generation's and those it inherits, oldest first.
+        manifests: Manifests and probes as they were when it was sealed.
+        teachers: Totals by name.
+    """
+
+    softcask: ClassVar[str] = "generation"
+    generation: Annotated[int, Field(ge=1, lt=10**8)]
+    tables: tuple[ObjectRecord, ...]
+    manifests: tuple[ObjectRecord, ...]
+    teachers: dict[Name, TeacherTotals]
+
+
+class Pointer(Manifest):
+    """`catalog/newest.json`: the newest generation when it was written; a hint, later ones may stand beside it."""
+
+    softcask: ClassVar[str] = "pointer"
+    generation: Annotated[int, Field(ge=1, lt=10**8)]
+
+
+class RunRecord(Manifest):
+    """`runs/RUN/run.json`: what one run measured; never part of identity.
+
+    Attributes:
+        run: Its name.
+        started: UTC, ISO 8601.
+        wall_seconds: From start to end.
+        executor: Kind of executor.
+        workers: Actors, or 1.
+        host: Name of the driver's machine.
+        versions: Packages and Python.
+        units: Units committed by this run, by teacher.
+        rows: Rows labelled by this run, by teacher.
+        device_seconds: Seconds a teacher's forward passes held their device.
+        stage_seconds: Seconds spent to read, forward and write, summed over workers.
+        devices: Names of the devices used.
+    """
+
+    softcask: ClassVar[str] = "run"
+    run: Name
+    started: str
+    wall_seconds: float
+    executor: str
+    workers: int
+    host: str
+    versions: dict[str, str]
+    units: dict[str, int]
+    rows: dict[str, int]
+    device_seconds: dict[str, float]
+    stage_seconds: dict[str, float]
+    devices: tuple[str, ...]
+
+
+DOCUMENTS: tuple[type[Manifest], ...] = (
+    RootManifest,
+    SegmentManifest,
+    TeacherManifest,
+    UnitCommit,
+    Generation,
+    Pointer,
+    RunRecord,
+)
+"""Every document a store may hold, for the exported JSON Schema."""
