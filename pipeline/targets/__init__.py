@@ -1,1 +1,1 @@
-"""."""
+"""Members' logits, a rule and a temperature: soft targets, made when read. numpy only."""

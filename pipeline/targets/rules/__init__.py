@@ -1,1 +1,1 @@
-"""."""
+"""How members' opinions become one: a file a rule."""

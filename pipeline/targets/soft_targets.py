@@ -1,0 +1,148 @@
+"""Soft targets of a store: which teachers, how combined, at which temperature, all decided when read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softcask.pipeline.targets.rules.registry import RULES
+from softcask.pipeline.targets.softmax import check_temperature
+from softcask.storage_schemas.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from softcask.pipeline.targets.rules.base import Rule
+
+
+class TeacherEntry(Protocol):
+    """What must be known of a stored teacher to combine it with others."""
+
+    @property
+    def role(self) -> str:
+        """`member`, `generalist` or `specialist`."""
+
+    @property
+    def num_classes(self) -> int:
+        """Logits a row."""
+
+
+class LogitSource(Protocol):
+    """What soft targets are made from; `softcask.pipeline.store.reader.Store` is one."""
+
+    @property
+    def uri(self) -> str:
+        """Where it is, for messages."""
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of all C classes, in the order of the logits."""
+
+    @property
+    def teachers(self) -> Mapping[str, TeacherEntry]:
+        """Stored teachers by name."""
+
+    def logits(self, teacher: str, rows_B: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Raw logits `[B, C]` of one teacher for these rows."""
+
+
+class SoftTargets:
+    """Several stored teachers read as one, at any temperature.
+
+    Attributes:
+        teachers: Names of the teachers combined, in order.
+        rule: Name of the rule that combines them.
+        weights_M: Their weights: float32, positive, of sum 1.
+        num_classes: C.
+    """
+
+    def __init__(
+        self,
+        store: LogitSource,
+        teachers: Sequence[str] | None = None,
+        rule: str = "mean",
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        """Choose what to combine; reads no logits.
+
+        Args:
+            store: An open store.
+            teachers: Names; None takes every teacher of role `member`, by name.
+            rule: Kind of rule, see `softcask.pipeline.targets.rules.registry.RULES`.
+            weights: One a teacher, above 0, in the teachers' order, of any sum; None weighs them equally.
+
+        Raises:
+            ConfigError: A teacher that the store does not have, one named twice, or weights that do not fit.
+            StoreError: No members, or a teacher over other classes than the store's.
+            UnknownKind: No such rule.
+        """
+        self.teachers: tuple[str, ...] = _chosen(store, teachers)
+        self.rule = rule
+        self.weights_M = _normalised(weights, self.teachers)
+        self.num_classes = len(store.class_names)
+        self._store = store
+        self._combine: Rule = RULES.get(rule)
+
+    def probabilities(self, rows_B: NDArray[np.int64], temperature: float) -> NDArray[np.float32]:
+        """Soft targets `[B, C]`, each row of sum 1.
+
+        Args:
+            rows_B: Row numbers of the store.
+            temperature: T, finite and above 0.
+
+        Raises:
+            ConfigError: T is neither.
+        """
+        temperature = check_temperature(temperature)
+        members = [self._store.logits(name, rows_B) for name in self.teachers]
+        return self._combine(np.stack(members), self.weights_M, temperature)
+
+    def logits(self, rows_B: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Weighted mean `[B, C]` of raw logits, for logit matching (section 2.1 of the paper)."""
+        mean_BC = np.zeros((len(rows_B), self.num_classes), np.float32)
+        for name, weight in zip(self.teachers, self.weights_M, strict=True):
+            mean_BC += weight * self._store.logits(name, rows_B)
+        return mean_BC
+
+
+def _chosen(store: LogitSource, names: Sequence[str] | None) -> tuple[str, ...]:
+    known = ", ".join(store.teachers) or "none"
+    chosen = _members(store) if names is None else tuple(names)
+    if not chosen:
+        raise StoreError(
+            f"{store.uri} has no teacher of role member; name teachers to use. Its teachers: {known}"
+        )
+    if unknown := [name for name in chosen if name not in store.teachers]:
+        raise ConfigError(f"{store.uri} has no teacher {', '.join(unknown)}; its teachers: {known}")
+    if twice := sorted({name for name in chosen if chosen.count(name) > 1}):
+        raise ConfigError(f"teacher named twice: {', '.join(twice)}; give it a larger weight instead")
+    classes = len(store.class_names)
+    if other := [
+        f"{name} ({store.teachers[name].num_classes})"
+        for name in chosen
+        if store.teachers[name].num_classes != classes
+    ]:
+        raise StoreError(
+            f"{store.uri} has {classes} classes, but these teachers have another number of logits: "
+            f"{', '.join(other)}; leave them out of the targets' teachers"
+        )
+    return chosen
+
+
+def _members(store: LogitSource) -> tuple[str, ...]:
+    return tuple(sorted(name for name, teacher in store.teachers.items() if teacher.role == "member"))
+
+
+def _normalised(weights: Sequence[float] | None, teachers: Sequence[str]) -> NDArray[np.float32]:
+    given = [1.0] * len(teachers) if weights is None else list(weights)
+    if len(given) != len(teachers):
+        raise ConfigError(
+            f"{len(given)} weights for {len(teachers)} teachers ({', '.join(teachers)}); give one each"
+        )
+    if bad := [weight for weight in given if not (math.isfinite(weight) and weight > 0)]:
+        raise ConfigError(
+            f"weights {bad} of {given}: each must be finite and above 0; leave a teacher out instead"
+        )
+    return (np.asarray(given, np.float64) / math.fsum(given)).astype(np.float32)
