@@ -1,7 +1,7 @@
 """What a transfer set is: rows that teachers label, by position, the same bytes every time.
 
-A source knows how to find and read rows; it knows nothing of teachers, units or stores. Its identity is settled
-once, by `index_rows` (see `indexing.py`), and kept in the store.
+A source knows how to find and read rows; it knows nothing of teachers, units or stores. Its identity is
+settled once, by `index_rows` (see `indexing.py`), and kept in the store.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from softcask.pipeline.parts import Options
 
@@ -31,10 +32,15 @@ class RowBatch:
 
 @runtime_checkable
 class TransferSet(Protocol):
-    """Random access to the rows of one source: deterministic, picklable, safe to read from several threads."""
+    """Random access to the rows of one source: deterministic, picklable, read by several threads at once."""
 
-    input_shape: tuple[int, ...]
-    input_dtype: np.dtype[Any]
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+
+    @property
+    def input_dtype(self) -> np.dtype[Any]:
+        """Element type of what `read` gives, in this machine's byte order."""
 
     def __len__(self) -> int:
         """Rows, readable or not."""
@@ -43,7 +49,7 @@ class TransferSet(Protocol):
         """Stable ids of rows `start:stop`; the same row has the same id wherever and whenever it is read."""
 
     def labels(self, start: int, stop: int) -> NDArray[np.int64] | None:
-        """Class indices `[stop - start]` of rows `start:stop`, -1 where a row has none; None if no row has one."""
+        """Class indices `[stop - start]` of rows `start:stop`, -1 where a row has none; None if none has."""
 
     def read(self, positions_B: NDArray[np.int64]) -> RowBatch:
         """The rows at these positions, in this order.
@@ -55,17 +61,22 @@ class TransferSet(Protocol):
     def describe(self) -> dict[str, Any]:
         """JSON-able facts that change when the source changes, found without reading rows.
 
-        Names (never whole paths: a store must not tell where its maker's files lay), sizes, modification times in
-        ns, and the options that matter. Equal descriptions mean that rows need not be indexed again.
+        `kind`; `files`, if it reads any: role -> `name` (never a whole path: a store must not tell where its
+        maker's files lay), `bytes`, modification time; and the options that matter. Equal descriptions mean
+        that rows need not be indexed again.
         """
 
 
 class SourceOptions(Options):
-    """Base of a source's section `[transfer_set]`."""
+    """Base of a source's section `[transfer_set]`.
+
+    Attributes:
+        kind: Which source.
+        max_quarantined: Share of unreadable rows, 0 to 1, above which the run stops.
+    """
 
     kind: str
-    max_quarantined: float = 0.0
-    """Share of unreadable rows, 0 to 1, above which the run stops."""
+    max_quarantined: float = Field(default=0.0, ge=0, le=1)
 
     def open(self) -> TransferSet:
         """Open the source; cheap, reads no more than headers.

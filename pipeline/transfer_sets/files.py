@@ -1,0 +1,90 @@
+"""Files that sources read, local or through fsspec, with every failure told as a `TransferSetError`."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from softcask.storage_schemas.errors import TransferSetError
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_CHANGE_MARKS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated")
+
+
+def file_name(url: str) -> str:
+    """The last part of a path or URL, without the query that may hold a signature."""
+    return url.partition("::")[0].partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
+def local_path(url: str) -> str | None:
+    """The path of a file on this machine, None of any other."""
+    with _told(url):
+        filesystem, path = fsspec.url_to_fs(url)
+    return str(path) if isinstance(filesystem, LocalFileSystem) else None
+
+
+def file_facts(url: str) -> dict[str, Any]:
+    """What tells one version of a file from another: its name, its size, when or to what it last changed.
+
+    Raises:
+        TransferSetError: No such file, or it may not be looked at.
+    """
+    with _told(url):
+        filesystem, path = fsspec.url_to_fs(url)
+        info = filesystem.info(path)
+        if info["type"] == "directory":
+            raise IsADirectoryError(path)
+        facts = {"name": file_name(url), "bytes": info.get("size")}
+        if isinstance(filesystem, LocalFileSystem):
+            return facts | {"modified_ns": Path(path).stat().st_mtime_ns}
+        return facts | {mark: str(info[mark]) for mark in _CHANGE_MARKS if info.get(mark)}
+
+
+def is_gzipped(url: str) -> bool:
+    """Whether a file starts as gzip does; its name does not count."""
+    with open_bytes(url) as stream:
+        return stream.read(2) == _GZIP_MAGIC
+
+
+@contextmanager
+def open_bytes(url: str, *, gzipped: bool = False, member: str | None = None) -> Iterator[IO[bytes]]:
+    """Open a file for reading: as it is, gunzipped, or one member of a zip archive.
+
+    Raises:
+        TransferSetError: No such file or member, no permission, or damaged, also where a read finds it so.
+    """
+    with _told(url), fsspec.open(url, "rb") as stream:
+        if gzipped:
+            with gzip.GzipFile(fileobj=stream) as unzipped:
+                yield cast("IO[bytes]", unzipped)
+        elif member is not None:
+            with zipfile.ZipFile(stream) as archive, archive.open(member) as inner:
+                yield inner
+        else:
+            yield stream
+
+
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise TransferSetError(f"{url}: no such file; check the path in [transfer_set]") from error
+    except IsADirectoryError as error:
+        raise TransferSetError(f"{url}: found a folder, expected a file; name the file in it") from error
+    except PermissionError as error:
+        raise TransferSetError(f"{url}: may not be read: {error}; check its permissions") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+        raise TransferSetError(f"{url}: truncated or damaged: {error}; fetch or write it again") from error
+    except (OSError, ImportError, ValueError) as error:
+        if isinstance(error, TransferSetError):
+            raise
+        raise TransferSetError(f"{url}: cannot be read: {error}") from error
