@@ -1,7 +1,7 @@
 """What a teacher is: something with a name that turns a batch of inputs into logits.
 
-How it is built and what it computes with is its kind's affair; what it must be pinned by (`fingerprint_fields`)
-and what it promises (`Teacher.logits`) is said here once.
+How it is built and what it computes with is its kind's affair; what it must be pinned by
+(`fingerprint_fields`) and what it promises (`Teacher.logits`) is said here once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class TeacherOptions(Options):
         batch_size: Rows a forward pass; fixed in the plan because it changes the last bits of the logits.
         num_cpus: CPU cores (and torch threads) an actor of this teacher gets.
         num_gpus: GPUs, or a fraction of one.
-        group: Teachers of one group live in one actor and share each batch that is read; None: by equal needs.
+        group: Teachers of one group live in one actor and share each batch that is read; None: by equal
+            needs.
     """
 
     kind: str
@@ -66,8 +67,9 @@ class TeacherOptions(Options):
         raise NotImplementedError
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        """JSON-able facts that pin this teacher's name: weights by content, factory, arguments, preprocessing, dtype.
+        """JSON-able facts that pin this teacher's name.
 
-        Found without building the model. Paths, devices and resources are not among them.
+        Weights by content, factory, arguments, preprocessing, dtype and the like, found without building the
+        model. Paths, devices and resources are not among them.
         """
         raise NotImplementedError

@@ -1,0 +1,12 @@
+"""The kinds of teacher that a config may name; adding one is one line here, or an entry point elsewhere."""
+
+from __future__ import annotations
+
+from softcask.pipeline.parts import Registry
+from softcask.pipeline.teachers.base import TeacherOptions
+
+TEACHERS: Registry[type[TeacherOptions]] = Registry(
+    part="teacher",
+    group="softcask.teachers",
+    builtin={"torch": "softcask.pipeline.teachers.torch_kind:TorchTeacherOptions"},
+)

@@ -1,0 +1,149 @@
+"""A loaded torch teacher: from a batch of rows to float32 logits, the same bits every time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from softcask.pipeline.factories import call
+from softcask.pipeline.preprocessing import to_tensor
+from softcask.pipeline.weights import WeightsError, load_into, state_digest
+from softcask.storage_schemas.errors import ConfigError, TeacherError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from softcask.pipeline.teachers.torch_kind import TorchTeacherOptions
+
+
+class TorchTeacher:
+    """A module in evaluation mode on its device; see `softcask.pipeline.teachers.base.Teacher`.
+
+    Attributes:
+        name: The teacher's name.
+        module: Its parameters do not require gradients.
+        device: Where it computes.
+    """
+
+    def __init__(self, options: TorchTeacherOptions, module: torch.nn.Module, device: torch.device) -> None:
+        """Take a module that stands on `device` already."""
+        self.name = options.name
+        self.module = module.eval().requires_grad_(False)
+        self.device = device
+        self._options = options
+        kept = options.class_map
+        self._kept = None if kept is None else torch.tensor(kept, dtype=torch.int64, device=device)
+
+    def logits(self, inputs_B: NDArray[Any]) -> NDArray[np.float32]:
+        """Logits `[B, C]` of a batch `[B, *row]`, float32 on the host; `inputs_B` is left untouched.
+
+        Raises:
+            TeacherError: The module raised, or its output is not one row of floating logits an input, or has
+                fewer columns than the class map names.
+        """
+        self._use_threads()
+        with torch.inference_mode(), self._precision():
+            output = self._forward(inputs_B)
+        logits_BC = self._checked(_logits_of(output, self.name), len(inputs_B))
+        kept_BC = logits_BC if self._kept is None else logits_BC.index_select(1, self._kept)
+        result: NDArray[np.float32] = kept_BC.detach().to("cpu", torch.float32).contiguous().numpy()
+        return result
+
+    def state_digest(self) -> str:
+        """`sha256:...` of the loaded parameters and buffers."""
+        return state_digest(self.module)
+
+    def _use_threads(self) -> None:
+        # Torch keeps the number for each thread: the one that labels need not be the one that loaded.
+        if self.device.type == "cpu" and torch.get_num_threads() != self._options.num_cpus:
+            torch.set_num_threads(self._options.num_cpus)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self._options.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=getattr(torch, self._options.dtype))
+
+    def _forward(self, inputs_B: NDArray[Any]) -> Any:
+        try:
+            batch = self._options.preprocessing.apply(to_tensor(inputs_B).to(self.device))
+        except (ConfigError, TypeError) as error:
+            raise TeacherError(f"teacher {self.name!r}: {error}") from error
+        try:
+            return self.module(batch)
+        except Exception as error:
+            raise TeacherError(
+                f"teacher {self.name!r} raised {type(error).__name__} on a batch of shape "
+                f"{list(batch.shape)}, before preprocessing {list(inputs_B.shape)} {inputs_B.dtype}: {error}"
+            ) from error
+
+    def _checked(self, logits_BC: torch.Tensor, num_rows: int) -> torch.Tensor:
+        shape = list(logits_BC.shape)
+        if len(shape) != 2 or shape[0] != num_rows or not logits_BC.is_floating_point():
+            raise TeacherError(
+                f"teacher {self.name!r}: expected floating logits of shape [{num_rows}, classes], "
+                f"found {str(logits_BC.dtype).removeprefix('torch.')} of shape {shape}"
+            )
+        if self._options.class_map is not None and max(self._options.class_map) >= shape[1]:
+            raise TeacherError(
+                f"teacher {self.name!r}: class_map names output {max(self._options.class_map)}, "
+                f"but it has outputs 0 to {shape[1] - 1}"
+            )
+        return logits_BC
+
+
+def build(options: TorchTeacherOptions) -> TorchTeacher:
+    """Load a teacher as its options say; see `TorchTeacherOptions.load`."""
+    device = _device(options)
+    what = f"teacher {options.name!r}"
+    if device.type == "cpu":
+        torch.set_num_threads(options.num_cpus)
+    # A factory that draws its parameters must draw the same ones in every actor.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        module = call(options.factory, options.kwargs, what=what)
+    if not isinstance(module, torch.nn.Module):
+        raise TeacherError(
+            f"{what}: expected a torch.nn.Module from factory {options.factory!r}, found a "
+            f"{type(module).__name__}"
+        )
+    if options.weights is not None:
+        try:
+            load_into(module, options.weights)
+        except WeightsError as error:
+            raise TeacherError(f"{what}: {error}") from error
+    return TorchTeacher(options, module.to(device), device)
+
+
+def _device(options: TorchTeacherOptions) -> torch.device:
+    if options.device == "auto":
+        return torch.device("cuda" if options.num_gpus > 0 and torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(options.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise TeacherError(
+            f"teacher {options.name!r}: device {options.device!r} cannot be used here: {first_line}"
+        ) from error
+    return device
+
+
+def _logits_of(output: Any, teacher: str) -> torch.Tensor:
+    found = output
+    if isinstance(output, Mapping):
+        found = output.get("logits")
+    elif isinstance(output, tuple | list) and not hasattr(output, "logits"):
+        found = output[0] if output else None
+    elif not isinstance(output, torch.Tensor):
+        found = getattr(output, "logits", None)
+    if isinstance(found, torch.Tensor):
+        return found
+    keys = f" with keys {sorted(map(str, output))}" if isinstance(output, Mapping) else ""
+    raise TeacherError(
+        f"teacher {teacher!r} returned a {type(output).__name__}{keys}; expected a tensor of logits, a "
+        "mapping or an object that has 'logits', or a tuple that begins with them"
+    )
