@@ -21,7 +21,12 @@ _CHANGE_MARKS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "up
 
 def file_name(url: str) -> str:
     """The last part of a path or URL, without the query that may hold a signature."""
-    return url.partition("::")[0].partition("?")[0].rstrip("/").rpartition("/")[2]
+    for part in url.split(
+        "::"
+    ):  # of `simplecache::s3://bucket/name`, and of `zip://name::s3://bucket/archive`
+        if "://" in part:
+            return part.partition("?")[0].rpartition("/")[2]
+    return Path(url).name
 
 
 def local_path(url: str) -> str | None:

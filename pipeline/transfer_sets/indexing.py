@@ -63,7 +63,7 @@ def content_hashes(inputs_B: NDArray[Any]) -> NDArray[np.void]:
     """A hash of each row's type, shape and content, the same on every machine.
 
     SHA-256, cut to 16 bytes, of `"{dtype} {shape} "` (`"|u1 [28, 28] "`) and the row's elements in C order,
-    all little-endian. Processors have instructions for it: 1.0 us a row of 784 bytes and 87 us a row of 150 KB,
+    all little-endian. Processors have instructions for it: 1.0 us a row of 784 bytes and 87 us one of 150 KB,
     where BLAKE2b took 1.3 and 170.
 
     Args:
@@ -111,7 +111,8 @@ def _checked_labels(
     for row in np.flatnonzero((labels_B < -1) | (labels_B >= num_classes))[:1].tolist():
         where = f"{_origin(source, 'labels')}: row {ids[row]!r} (position {start + row})"
         raise TransferSetError(
-            f"{where} has label {labels_B[row]}, expected 0 to {num_classes - 1}, or -1 for none; correct the labels or [classes]"
+            f"{where} has label {labels_B[row]}, expected 0 to {num_classes - 1}, or -1 for none; "
+            "correct the labels or [classes]"
         )
     return [None if label == -1 else label for label in labels_B.tolist()]
 
