@@ -110,9 +110,9 @@ def generation(number: int) -> str:
     return f"catalog/{number:08d}/generation.json"
 
 
-def generation_commits(number: int) -> str:
-    """Table of the commits that one generation adds."""
-    return f"catalog/{number:08d}/commits.parquet"
+def generation_commits(number: int, crc: str) -> str:
+    """Table of the commits that one generation adds, named by its content."""
+    return f"catalog/{number:08d}/commits-{crc}.parquet"
 
 
 def run_record(run: str) -> str:

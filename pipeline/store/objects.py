@@ -1,0 +1,236 @@
+"""A store's objects on any fsspec filesystem: read whole, published once.
+
+`publish` is the one way an object comes to be: complete under its final name, or not there at all. On local disks
+that is a temporary file, fsync and `link` (fsspec's own local "create" leaves half a file behind when killed);
+elsewhere it is the filesystem's conditional create.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from softcask.storage_schemas import keys
+from softcask.storage_schemas.errors import CorruptObject, StoreAccess, StoreNotFound
+
+_TEMPORARY = ".tmp-"
+_NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EXDEV)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreObjects:
+    """The objects below one URI; picklable, safe to share between threads.
+
+    Attributes:
+        uri: A local path or an fsspec URL.
+        fs: The filesystem behind it.
+        root: The store's place on that filesystem.
+    """
+
+    uri: str
+    fs: Any = field(repr=False, compare=False)
+    root: str = field(repr=False, compare=False)
+
+    @classmethod
+    def at(cls, uri: str) -> StoreObjects:
+        """The objects below `uri`; nothing is read or made yet.
+
+        Raises:
+            StoreAccess: No filesystem for this protocol is installed.
+        """
+        try:
+            fs, root = fsspec.core.url_to_fs(uri)
+        except (ImportError, ValueError) as error:
+            raise StoreAccess(f"cannot open {uri}: {error}") from error
+        return cls(uri, fs, root.rstrip("/"))
+
+    @property
+    def local(self) -> Path | None:
+        """The folder on this machine's disk, if that is where the store lies."""
+        return Path(self.root) if isinstance(self.fs, LocalFileSystem) else None
+
+    def path(self, key: str) -> str:
+        """`key` as the filesystem names it; refuses one that leaves the store."""
+        return f"{self.root}/{keys.checked_key(key)}"
+
+    def read(self, key: str) -> bytes:
+        """The whole object.
+
+        Raises:
+            StoreNotFound: There is no such object.
+            StoreAccess: The filesystem refused.
+        """
+        with self._explained("read", key):
+            data: bytes = self.fs.cat_file(self.path(key))
+            return data
+
+    def read_if_present(self, key: str) -> bytes | None:
+        """The whole object, or None where there is none."""
+        try:
+            return self.read(key)
+        except StoreNotFound:
+            return None
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the objects directly in `folder`, sorted, temporaries left out; empty where there is no folder."""
+        with self._explained("list", folder):
+            try:
+                found = self.fs.ls(self.path(folder) if folder else self.root, detail=False, refresh=True)
+            except FileNotFoundError:
+                return []
+        names = (str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
+        return sorted(name for name in names if not name.startswith(_TEMPORARY))
+
+    def publish(self, key: str, data: bytes) -> bool:
+        """Make the object, whole, unless the name is taken.
+
+        Returns:
+            False where an object of this name stands already; it is left as it is.
+
+        Raises:
+            StoreAccess: No permission, no space, or a fault of the filesystem; nothing was made.
+        """
+        with self._explained("write", key):
+            if self.local is not None:
+                return _publish_locally(Path(self.path(key)), data)
+            try:
+                self.fs.pipe_file(self.path(key), data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+    def publish_equal(self, key: str, data: bytes) -> None:
+        """Make the object, or find that it stands there with the very same bytes.
+
+        Raises:
+            CorruptObject: It stands there with other bytes.
+        """
+        if not self.publish(key, data) and self.read(key) != data:
+            raise CorruptObject(
+                f"{key} in {self.uri} differs from what softcask derives from the store's manifests; "
+                "it is damaged or was edited. Remove that object and run again."
+            )
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Put the object there whatever stood before; readers see the old bytes or the new ones, never a mixture."""
+        with self._explained("write", key):
+            if self.local is not None:
+                target = Path(self.path(key))
+                with _temporary(target, data) as temporary:
+                    temporary.replace(target)
+                _sync_folder(target.parent)
+            else:
+                self.fs.pipe_file(self.path(key), data)
+
+    def free_bytes(self) -> int | None:
+        """Free space where the store lies, in bytes; None where the filesystem cannot tell."""
+        if self.local is None:
+            return None
+        standing = next(folder for folder in (self.local, *self.local.parents) if folder.exists())
+        return shutil.disk_usage(standing).free
+
+    @contextlib.contextmanager
+    def _explained(self, verb: str, key: str) -> Iterator[None]:
+        where = f"{key or 'the store'} in {self.uri}"
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise StoreNotFound(f"there is no {where}") from error
+        except PermissionError as error:
+            raise StoreAccess(
+                f"no permission to {verb} {where}: {error}. Check the credentials or the folder's owner."
+            ) from error
+        except (StoreAccess, StoreNotFound):
+            raise
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StoreAccess(
+                    f"no space left to {verb} {where}. What was committed is safe; "
+                    "free some space and run the same command again."
+                ) from error
+            raise StoreAccess(f"could not {verb} {where}: {error}") from error
+
+
+def _publish_locally(target: Path, data: bytes) -> bool:
+    if target.exists():
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        published = _link_unnamed(target, data)
+    except OSError as error:
+        if error.errno not in _NO_UNNAMED_FILES:
+            raise
+        published = _link_temporary(target, data)
+    if published:
+        _sync_folder(target.parent)
+    return published
+
+
+def _link_unnamed(target: Path, data: bytes) -> bool:
+    """By a file without a name, of which a killed writer leaves nothing (Linux; most of its filesystems)."""
+    if not hasattr(os, "O_TMPFILE"):
+        raise OSError(errno.EOPNOTSUPP, "no unnamed files on this system")
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        descriptor = os.open(target.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
+        try:
+            _write_all(descriptor, data)
+            # With a folder given, os.link follows the link under /proc to the file itself, as linkat(2) wants.
+            os.link(f"/proc/self/fd/{descriptor}", target, src_dir_fd=folder, follow_symlinks=True)
+        except FileExistsError:
+            return False
+        finally:
+            os.close(descriptor)
+    finally:
+        os.close(folder)
+    return True
+
+
+def _link_temporary(target: Path, data: bytes) -> bool:
+    with _temporary(target, data) as temporary:
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+    return True
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def _temporary(target: Path, data: bytes) -> Iterator[Path]:
+    """A file beside `target` that holds `data` durably, gone at the end."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f"{_TEMPORARY}{target.name}-{secrets.token_hex(8)}"
+    try:
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        try:
+            _write_all(descriptor, data)
+        finally:
+            os.close(descriptor)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,312 @@
+"""Read a store: rows, teachers, logits by row. What a student or a notebook holds in its hands.
+
+The codec is rebuilt from the store, every object is checked against its committed checksum when it is fetched, and
+decoded units stay in a bounded cache. No listing: the catalog says what there is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from softcask.pipeline.store import catalog
+from softcask.pipeline.store.layout import array_layouts
+from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.prepare import read_rows
+from softcask.pipeline.store.rows import Rows
+from softcask.storage_schemas import keys, tables
+from softcask.storage_schemas.codecs.registry import codec_from
+from softcask.storage_schemas.errors import CorruptObject, IncompleteStore, StoreError, StoreNotFound
+from softcask.storage_schemas.manifest import (
+    Generation,
+    ObjectRecord,
+    RootManifest,
+    SegmentManifest,
+    TeacherManifest,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import zarr
+
+CACHE_BYTES = 512 << 20
+"""Decoded units that one reader keeps, by default."""
+
+_UnitColumns = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _UnitEntry:
+    rows: int
+    objects: tuple[ObjectRecord, ...]
+
+
+class Store:
+    """An open store. Safe to share between threads; picklable (the cache stays behind).
+
+    Attributes:
+        uri: Where it lies.
+        class_names: Names of the classes, in the order of the logits.
+        segments: Manifests of its segments, in order.
+        teachers: Manifests of its teachers, by name.
+        rows: Its readable rows, numbered from 0 over all segments.
+        generation: Number of the sealed generation that is read; 0 where nothing is sealed.
+        commits: The commits that it reads, with the schema `tables.COMMITS`.
+    """
+
+    def __init__(self, uri: str, *, allow_partial: bool = False, cache_bytes: int = CACHE_BYTES) -> None:
+        """Open the store at `uri`; see `open_store`."""
+        self.uri = uri
+        self.objects = StoreObjects.at(uri)
+        self._arguments = {"uri": uri, "allow_partial": allow_partial, "cache_bytes": cache_bytes}
+        self.class_names = _read_root(self.objects).class_names
+        generation = catalog.newest_generation(self.objects)
+        if generation is None and not allow_partial:
+            raise IncompleteStore(
+                f"{uri} is not sealed: no precompute has finished on it yet. Finish it by running "
+                "`softcask precompute` again, or open it with allow_partial=True."
+            )
+        contents = catalog.read_contents(self.objects) if allow_partial else _sealed(self.objects, generation)
+        self.generation = generation.generation if generation else 0
+        self.segments = contents.segments
+        self.teachers: Mapping[str, TeacherManifest] = contents.teachers
+        self.commits = catalog.read_commits(self.objects, generation) if generation else _no_commits()
+        if allow_partial:
+            unsealed = catalog.read_unsealed(self.objects, contents, self.commits)
+            self.commits = pa.concat_tables([self.commits, unsealed])
+        self.rows = Rows.of([read_rows(self.objects, segment) for segment in self.segments])
+        self._segment_numbers = {segment.segment: n for n, segment in enumerate(self.segments)}
+        self._units = self._index_units()
+        self._cache: OrderedDict[tuple[str, int, int, int], _UnitColumns] = OrderedDict()
+        self._cache_bytes, self._cached_bytes = cache_bytes, 0
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Callable[..., Store], tuple[dict[str, Any]]]:
+        """Reopen where it is unpickled."""
+        return _reopen, (self._arguments,)
+
+    def __repr__(self) -> str:
+        """What it is and what it holds."""
+        return f"Store({self.uri!r}, rows={len(self.rows)}, teachers={sorted(self.teachers)})"
+
+    def teacher(self, name: str) -> TeacherManifest:
+        """The manifest of one teacher.
+
+        Raises:
+            StoreError: No such teacher; the message lists the known ones.
+        """
+        if name not in self.teachers:
+            known = ", ".join(sorted(self.teachers)) or "none"
+            raise StoreError(f"{self.uri} has no teacher {name!r}; it has: {known}")
+        return self.teachers[name]
+
+    def missing_units(self, teacher: str, *, view: int = 0) -> list[tuple[str, int]]:
+        """Units (segment, index) of a teacher that are planned and not committed."""
+        self.teacher(teacher)
+        return [
+            (segment.segment, index)
+            for number, segment in enumerate(self.segments)
+            for index in range(segment.units)
+            if (teacher, number, view, index) not in self._units
+        ]
+
+    def logits(self, teacher: str, rows_B: NDArray[np.int64], *, view: int = 0) -> NDArray[np.float32]:
+        """Raw logits `[B, C]`, float32, of rows by number, in the order asked for.
+
+        Args:
+            teacher: Name of the teacher.
+            rows_B: Row numbers, 0 to `len(rows) - 1`, repeated or not.
+            view: Number of the view.
+
+        Raises:
+            StoreError: No such teacher, or a row number out of range.
+            IncompleteStore: A row's unit is not committed.
+            CorruptObject: An object is damaged; the message names it.
+        """
+        manifest = self.teacher(teacher)
+        rows_B = np.asarray(rows_B, dtype=np.int64)
+        if len(rows_B) and (rows_B.min() < 0 or rows_B.max() >= len(self.rows)):
+            raise StoreError(
+                f"rows {rows_B.min()} to {rows_B.max()} asked of {self.uri}, which has {len(self.rows)}"
+            )
+        logits_BC = np.empty((len(rows_B), manifest.num_classes), dtype=np.float32)
+        codec = codec_from(manifest.codec)
+        segment_B, position_B = self.rows.segments[rows_B], self.rows.positions[rows_B]
+        for number, segment in enumerate(self.segments):
+            in_segment = np.flatnonzero(segment_B == number)
+            unit_B, place_B = np.divmod(position_B[in_segment], segment.unit_rows)
+            for index in np.unique(unit_B):
+                chosen = unit_B == index
+                columns = self._unit_columns(manifest, number, view, int(index))
+                decoded = codec.decode({name: values[place_B[chosen]] for name, values in columns.items()})
+                logits_BC[in_segment[chosen]] = decoded.shifted_BC + decoded.row_max_B[:, None]
+        return logits_BC
+
+    def stats(self, teacher: str, *, view: int = 0) -> pa.Table:
+        """Statistics of all committed rows of a teacher, with the schema `tables.STATS`.
+
+        Raises:
+            CorruptObject: A part is damaged; the message names it.
+        """
+        self.teacher(teacher)
+        parts = []
+        for (name, number, unit_view, index), entry in sorted(self._units.items()):
+            if (name, unit_view) == (teacher, view):
+                key = keys.stats_part(teacher, self.segments[number].segment, view, index)
+                data = _record(entry, key).check(self.objects.read(key))
+                parts.append(tables.from_bytes(data, tables.STATS, key))
+        return pa.concat_tables(parts) if parts else tables.STATS.empty_table()
+
+    def to_pandas(
+        self,
+        teachers: str | list[str] | None = None,
+        *,
+        temperature: float | None = None,
+        sample_ids: list[str] | None = None,
+        view: int = 0,
+    ) -> pd.DataFrame:
+        """Decoded soft targets as a frame: a row a teacher and sample, a column a class.
+
+        Args:
+            teachers: One teacher, several, or None for all.
+            temperature: Probabilities at this temperature; None gives the raw logits.
+            sample_ids: Which samples; None gives all rows.
+            view: Number of the view.
+
+        Returns:
+            Columns `teacher`, `sample_id`, `label` (nullable), then the class names.
+
+        Raises:
+            StoreError: Unknown teacher or sample, or a temperature the codec makes no claim for.
+        """
+        from softcask.pipeline.store.frame import to_pandas
+
+        return to_pandas(self, teachers, temperature=temperature, sample_ids=sample_ids, view=view)
+
+    def zarr_group(self, teacher: str, segment: str = "s0000", *, view: int = 0) -> zarr.Group:
+        """A teacher's arrays as plain zarr-python reads them; row i is row i of the segment's table."""
+        import zarr
+
+        self.teacher(teacher)
+        return zarr.open_group(self.objects.path(keys.logits_group(teacher, segment, view)), mode="r")
+
+    def _index_units(self) -> dict[tuple[str, int, int, int], _UnitEntry]:
+        entries = {}
+        for row in self.commits.select(["teacher", "segment", "view", "index", "start", "stop", "objects"]).to_pylist():
+            number = self._segment_numbers.get(row["segment"])
+            if number is None or row["teacher"] not in self.teachers:
+                continue
+            if (row["start"], row["stop"]) != self.segments[number].unit_range(row["index"]):
+                raise CorruptObject(
+                    f"the catalog of {self.uri} gives unit {row['index']} of {row['teacher']!r} the rows "
+                    f"{row['start']}:{row['stop']}, the segment {self.segments[number].unit_range(row['index'])}"
+                )
+            records = tuple(ObjectRecord.model_validate(record) for record in row["objects"])
+            key = (row["teacher"], number, row["view"], row["index"])
+            entries[key] = _UnitEntry(rows=row["stop"] - row["start"], objects=records)
+        return entries
+
+    def _unit_columns(self, teacher: TeacherManifest, number: int, view: int, index: int) -> _UnitColumns:
+        key = (teacher.name, number, view, index)
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        columns = self._fetch_unit(teacher, number, view, index)
+        with self._lock:
+            if key not in self._cache:
+                self._cache[key] = columns
+                self._cached_bytes += _bytes(columns)
+            while self._cached_bytes > self._cache_bytes and len(self._cache) > 1:
+                _, dropped = self._cache.popitem(last=False)
+                self._cached_bytes -= _bytes(dropped)
+        return columns
+
+    def _fetch_unit(self, teacher: TeacherManifest, number: int, view: int, index: int) -> _UnitColumns:
+        segment = self.segments[number]
+        entry = self._units.get((teacher.name, number, view, index))
+        if entry is None:
+            missing = len(self.missing_units(teacher.name, view=view))
+            raise IncompleteStore(
+                f"unit {index} of teacher {teacher.name!r} (segment {segment.segment}, view {view}) is not committed "
+                f"in {self.uri}; {missing} of its units are missing. Run `softcask precompute` again to label them."
+            )
+        group = keys.logits_group(teacher.name, segment.segment, view)
+        columns = {}
+        for name, layout in array_layouts(teacher, segment).items():
+            key = f"{group}/{layout.shard_key(index)}"
+            data = _record(entry, key).check(_read_committed(self.objects, key))
+            columns[name] = layout.decode_shard(data, entry.rows, key)
+        return columns
+
+
+def open_store(uri: str, *, allow_partial: bool = False, cache_bytes: int = CACHE_BYTES) -> Store:
+    """Open a store to read.
+
+    Args:
+        uri: A local path or an fsspec URL.
+        allow_partial: Also read what is committed and not sealed yet; rows without logits raise when asked for.
+        cache_bytes: Decoded units to keep in memory, in bytes.
+
+    Raises:
+        StoreNotFound: There is no store at `uri`.
+        IncompleteStore: It is not sealed, and `allow_partial` was not given.
+        FormatTooNew: It was made by a newer softcask.
+        CorruptObject: A manifest or table is damaged; the message names it.
+    """
+    return Store(uri, allow_partial=allow_partial, cache_bytes=cache_bytes)
+
+
+def _reopen(arguments: dict[str, Any]) -> Store:
+    return Store(**arguments)
+
+
+def _no_commits() -> pa.Table:
+    return tables.COMMITS.empty_table()
+
+
+def _read_root(objects: StoreObjects) -> RootManifest:
+    try:
+        return RootManifest.from_bytes(objects.read(keys.ROOT), keys.ROOT)
+    except StoreNotFound as error:
+        raise StoreNotFound(
+            f"there is no softcask store at {objects.uri} (no {keys.ROOT} in it); check the path, "
+            "or make a store with `softcask precompute`"
+        ) from error
+
+
+def _sealed(objects: StoreObjects, generation: Generation | None) -> catalog.Contents:
+    segments: list[SegmentManifest] = []
+    teachers: dict[str, TeacherManifest] = {}
+    for record in generation.manifests if generation else ():
+        if record.key.endswith("/segment.json"):
+            segments.append(SegmentManifest.from_bytes(record.check(objects.read(record.key)), record.key))
+        elif record.key.endswith("/teacher.json"):
+            teacher = TeacherManifest.from_bytes(record.check(objects.read(record.key)), record.key)
+            teachers[teacher.name] = teacher
+    return catalog.Contents(segments=tuple(segments), teachers=teachers)
+
+
+def _read_committed(objects: StoreObjects, key: str) -> bytes:
+    try:
+        return objects.read(key)
+    except StoreNotFound as error:
+        raise CorruptObject(f"{key} was committed to {objects.uri} and is gone") from error
+
+
+def _record(entry: _UnitEntry, key: str) -> ObjectRecord:
+    for record in entry.objects:
+        if record.key == key:
+            return record
+    raise CorruptObject(f"the catalog has no record of {key}, though its unit is committed")
+
+
+def _bytes(columns: _UnitColumns) -> int:
+    return sum(values.nbytes for values in columns.values())

@@ -1,0 +1,63 @@
+"""The rows of a store as students see them: readable ones, of all segments, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from softcask.storage_schemas.tables import HASH_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Readable rows, numbered from 0 over all segments.
+
+    Attributes:
+        sample_ids: `[N]` str.
+        content_hashes: `[N]` raw 16 bytes.
+        labels: `[N]`, -1 where a row has none.
+        segments: `[N]` number of each row's segment.
+        positions: `[N]` each row's place within its segment.
+    """
+
+    sample_ids: NDArray[np.object_]
+    content_hashes: NDArray[np.void]
+    labels: NDArray[np.int64]
+    segments: NDArray[np.int32]
+    positions: NDArray[np.int64]
+    _numbers: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, tables: Sequence[pa.Table]) -> Rows:
+        """The readable rows of segments' tables, in order."""
+        readable = [pc.is_null(table["quarantine"]) for table in tables]
+        kept = [table.filter(mask) for table, mask in zip(tables, readable, strict=True)]
+        positions = [np.flatnonzero(mask.to_numpy(zero_copy_only=False)) for mask in readable]
+        whole = pa.concat_tables(kept)
+        return cls(
+            sample_ids=whole["sample_id"].to_numpy(zero_copy_only=False),
+            content_hashes=_hashes(whole["content_hash"]),
+            labels=whole["label"].fill_null(-1).to_numpy().astype(np.int64),
+            segments=np.repeat(np.arange(len(kept), dtype=np.int32), [len(table) for table in kept]),
+            positions=np.concatenate(positions).astype(np.int64),
+        )
+
+    def __len__(self) -> int:
+        """Readable rows."""
+        return len(self.sample_ids)
+
+    def find(self, sample_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Row numbers `[B]` of these ids, -1 where the store has no such row."""
+        if not self._numbers:
+            self._numbers.update(zip(self.sample_ids.tolist(), range(len(self)), strict=True))
+        return np.fromiter((self._numbers.get(name, -1) for name in sample_ids), np.int64, len(sample_ids))
+
+
+def _hashes(column: pa.ChunkedArray) -> NDArray[np.void]:
+    joined = b"".join(column.to_pylist())
+    return np.frombuffer(joined, dtype=f"V{HASH_BYTES}")

@@ -1,0 +1,72 @@
+"""What a teacher thinks of each row, as a table for pandas: top classes, entropy, margin.
+
+Made from the logits as stored, not as computed, so that whoever finds a unit's logits can make its table again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from softcask.storage_schemas.codecs.base import Decoded
+from softcask.storage_schemas.tables import STATS
+
+TOP = 5
+
+
+def stats_table(
+    decoded: Decoded, *, rows_B: NDArray[np.int64], sample_ids: Sequence[str], labels_B: NDArray[np.int64]
+) -> pa.Table:
+    """Statistics at T=1 of B rows.
+
+    Args:
+        decoded: Logits `[B, C]` as stored.
+        rows_B: Each row's place in its segment.
+        sample_ids: Each row's id.
+        labels_B: Each row's class, -1 where it has none.
+
+    Returns:
+        A table with the schema `STATS`: log-probabilities, entropy and logsumexp in nats; the margin is the
+        difference of the two largest probabilities.
+    """
+    shifted_BC = decoded.shifted_BC.astype(np.float64)
+    exp_BC = np.exp(shifted_BC)
+    sum_B = exp_BC.sum(axis=1)
+    log_sum_B = np.log(sum_B)
+    top_BK = top_classes(shifted_BC, TOP)
+    top_log_BK = np.take_along_axis(shifted_BC, top_BK, axis=1) - log_sum_B[:, None]
+    # A class at -65504 contributes exp(..) = 0 times a finite number: no NaN can arise.
+    entropy_B = log_sum_B - (exp_BC * shifted_BC).sum(axis=1) / sum_B
+    top_BT = np.exp(top_log_BK[:, :2])
+    columns = {
+        "row": pa.array(rows_B, pa.int64()),
+        "sample_id": pa.array(sample_ids, pa.string()),
+        "label": pa.array(labels_B, pa.int32(), mask=labels_B < 0),
+        "top_classes": _lists(top_BK.astype(np.int32)),
+        "top_log_probs": _lists(top_log_BK.astype(np.float32)),
+        "entropy": pa.array(np.maximum(entropy_B, 0).astype(np.float32)),
+        "margin": pa.array((top_BT[:, 0] - top_BT[:, 1]).astype(np.float32)),
+        "logsumexp": pa.array((log_sum_B + decoded.row_max_B).astype(np.float32)),
+    }
+    return pa.table(columns, schema=STATS)
+
+
+def top_classes(scores_BC: NDArray[np.floating], count: int) -> NDArray[np.int64]:
+    """Indices `[B, min(count, C)]` of the largest scores, largest first; ties go to the lower class."""
+    classes = scores_BC.shape[1]
+    if classes <= 64:
+        return np.argsort(-scores_BC, axis=1, kind="stable")[:, :count]
+    # Ties at the edge of the partition must not depend on its inner order: keep a few more, then sort stably.
+    kept_BK = np.sort(np.argpartition(-scores_BC, min(4 * count, classes - 1), axis=1)[:, : 4 * count], axis=1)
+    kept_scores_BK = np.take_along_axis(scores_BC, kept_BK, axis=1)
+    order_BK = np.argsort(-kept_scores_BK, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(kept_BK, order_BK, axis=1)
+
+
+def _lists(values_BK: NDArray[np.generic]) -> pa.Array:
+    rows, width = values_BK.shape
+    offsets = np.arange(0, (rows + 1) * width, width, dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(values_BK).reshape(-1)))
