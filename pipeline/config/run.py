@@ -1,0 +1,152 @@
+"""The run file: which rows, which teachers, what store, and where the work is done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
+
+from softcask.pipeline.config.sections import ByKind, merged, problem_at
+from softcask.pipeline.config.toml import load_toml
+from softcask.pipeline.parts import Options, ResolvedPath
+from softcask.pipeline.teachers.base import TeacherOptions
+from softcask.pipeline.teachers.registry import TEACHERS
+from softcask.pipeline.transfer_sets.base import SourceOptions
+from softcask.pipeline.transfer_sets.registry import SOURCES
+from softcask.storage_schemas.codecs.registry import codec_named
+from softcask.storage_schemas.errors import ConfigError
+
+
+class StoreOptions(Options):
+    """`[store]`: where logits are kept, and how.
+
+    Attributes:
+        uri: Folder or fsspec URL of the store.
+        unit_rows: Rows of a unit of work, commit and loss; None: as many as the plan finds good.
+        codec: How logits become bytes.
+    """
+
+    uri: ResolvedPath
+    unit_rows: int | None = Field(default=None, ge=1)
+    codec: str = "dense16"
+
+    @field_validator("codec")
+    @classmethod
+    def _check_codec(cls, name: str) -> str:
+        codec_named(name)
+        return name
+
+
+class ClassesOptions(Options):
+    """`[classes]`: what the logits are about, either by name or only by number.
+
+    Attributes:
+        names: A name a class, in the order of the logits.
+        count: How many, where they have no names.
+    """
+
+    names: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(default=None, min_length=2)
+    count: int | None = Field(default=None, ge=2)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names, or "0", "1", ... where there are none."""
+        return self.names or tuple(str(index) for index in range(self.count or 0))
+
+    @field_validator("names")
+    @classmethod
+    def _check_unique(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name, times in Counter(names).items():
+            if times > 1:
+                raise ConfigError(f"class name {name!r} stands {times} times; expected each once")
+        return names
+
+    @model_validator(mode="after")
+    def _check_either(self) -> Self:
+        if (self.names is None) == (self.count is None):
+            found = "both names and count" if self.names else "neither names nor count"
+            raise ConfigError(f"found {found}, expected one of them")
+        return self
+
+
+class ExecutorOptions(Options):
+    """`[executor]`: where the work is done; never changes what is stored.
+
+    Attributes:
+        kind: `ray`, or `serial`: this process alone, without Ray.
+        workers: Actors a pool of teachers; None: as many as fit.
+        address: Ray cluster; `local` starts one here for this run.
+        in_flight: Tasks given to an actor at once, so that it never waits for the next.
+        max_retries: How often a failed unit is tried again.
+        object_store_mb: Memory of a local cluster's object store, MB; only receipts pass through it.
+    """
+
+    kind: Literal["ray", "serial"] = "ray"
+    workers: int | None = Field(default=None, ge=1)
+    address: str = "local"
+    in_flight: int = Field(default=2, ge=1, le=8)
+    max_retries: int = Field(default=3, ge=0)
+    object_store_mb: int = Field(default=256, ge=80)
+
+
+class RunConfig(Options):
+    """A whole run file.
+
+    Attributes:
+        name: For people and logs.
+        store: Where logits are kept.
+        transfer_set: The rows that are labelled.
+        classes: What the logits are about.
+        teachers: Who labels them; names differ by more than upper and lower case.
+        executor: Where the work is done.
+        python_path: Folders that factories may be imported from; relative ones start at the file's folder.
+    """
+
+    name: str = "softcask"
+    store: StoreOptions
+    transfer_set: Annotated[SourceOptions, ByKind(SOURCES)]
+    classes: ClassesOptions
+    teachers: tuple[Annotated[TeacherOptions, ByKind(TEACHERS)], ...]
+    executor: ExecutorOptions = ExecutorOptions()
+    python_path: tuple[ResolvedPath, ...] = (".",)
+
+    @field_validator("teachers", mode="wrap")
+    @classmethod
+    def _check_names(cls, raw: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        problems = list(_repeated_names(raw)) if isinstance(raw, (list, tuple)) else []
+        if raw in ([], ()):
+            problems.append(problem_at((), "no teacher; expected at least one"))
+        try:
+            teachers = check(raw)
+        except ValidationError as error:
+            problems.append(error)
+        if problems:
+            raise merged(*problems)
+        return teachers
+
+
+def _repeated_names(teachers: Sequence[Any]) -> Iterator[ValidationError]:
+    first: dict[str, int] = {}
+    for index, teacher in enumerate(teachers):
+        name = teacher.get("name") if isinstance(teacher, Mapping) else getattr(teacher, "name", None)
+        if isinstance(name, str) and (other := first.setdefault(name.lower(), index)) != index:
+            taken = (
+                f"{name!r} is taken by teachers[{other}]; names must differ by more than upper and lower case"
+            )
+            yield problem_at((index, "name"), taken)
+
+
+def load_run(path: str | PathLike[str], overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read and validate a run file.
+
+    Args:
+        path: The TOML file.
+        overrides: Values in place of the file's, by key path; see `parse_overrides`.
+
+    Raises:
+        ConfigError: The file is not valid; the message lists every problem with its place.
+    """
+    return load_toml(path, RunConfig, overrides=overrides)
