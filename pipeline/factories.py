@@ -104,24 +104,22 @@ def find_source(target: str) -> Path | None:
 
     None where there is none to read: a missing module, a compiled one, one inside a zip file.
     """
-    spec = _find_spec(target.partition(":")[0])
-    path = Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
-    return path if path is not None and path.suffix == ".py" and path.is_file() else None
+    top, *rest = target.partition(":")[0].split(".")
+    spec = _find_top(top)
+    if spec is None:
+        return None
+    if not rest:
+        candidates = [Path(spec.origin)] if spec.has_location and spec.origin else []
+    else:
+        stems = [Path(folder, *rest) for folder in spec.submodule_search_locations or ()]
+        candidates = [path for stem in stems for path in (stem / "__init__.py", Path(f"{stem}.py"))]
+    return next((path for path in candidates if path.suffix == ".py" and path.is_file()), None)
 
 
-def _find_spec(module_name: str) -> importlib.machinery.ModuleSpec | None:
-    # importlib.util.find_spec would import, so run, the packages above the module.
-    path: Sequence[str] | None = None
-    spec: importlib.machinery.ModuleSpec | None = None
-    parts = module_name.split(".")
-    for depth in range(1, len(parts) + 1):
-        name = ".".join(parts[:depth])
-        specs = (finder.find_spec(name, path, None) for finder in sys.meta_path)
-        spec = next((each for each in specs if each is not None), None)
-        if spec is None:
-            return None
-        path = list(spec.submodule_search_locations or ())
-    return spec
+def _find_top(name: str) -> importlib.machinery.ModuleSpec | None:
+    # importlib.util.find_spec would answer with what has been imported under this name, whatever it was.
+    specs = (finder.find_spec(name, None, None) for finder in sys.meta_path)
+    return next((spec for spec in specs if spec is not None), None)
 
 
 def _import(module_name: str, target: str) -> ModuleType:
@@ -148,7 +146,7 @@ def _refuse_namesake(module_name: str, target: str) -> None:
     # Python would silently answer with the module imported first: another project's models, other logits.
     top = module_name.partition(".")[0]
     loaded = getattr(getattr(sys.modules.get(top), "__spec__", None), "origin", None)
-    spec = _find_spec(top) if loaded else None
+    spec = _find_top(top) if loaded else None
     found = spec.origin if spec is not None and spec.has_location else None
     if loaded and found and Path(loaded).exists() and Path(loaded).resolve() != Path(found).resolve():
         raise FactoryError(
@@ -177,8 +175,11 @@ def _suggestion(owner: Any, name: str) -> str:
 
 
 def _looked_in() -> str:
-    installed = set(sysconfig.get_paths().values())
-    folders = [entry or "." for entry in sys.path if not entry.startswith(tuple(installed))]
+    paths = {name: Path(path) for name, path in sysconfig.get_paths().items()}
+    installed = {paths["stdlib"].parent, paths["platstdlib"].parent, paths["purelib"], paths["platlib"]}
+    folders = [
+        entry or "." for entry in sys.path if installed.isdisjoint({Path(entry), *Path(entry).parents})
+    ]
     folders = [each if Path(each).exists() else f"{each} (which does not exist)" for each in folders]
     return ", ".join([*folders, "the installed packages"])
 

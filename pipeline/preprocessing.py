@@ -82,10 +82,9 @@ class PreprocessingOptions(Options):
 
         batch = self._arranged(inputs_B)
         factor, offset = self._factors(batch)
-        if factor is None:
-            result = batch.to(torch.float32, copy=True)
-        else:
-            result = torch.mul(batch.to(torch.float32), factor)
+        result = batch.to(torch.float32, copy=True)
+        if factor is not None:
+            result.mul_(factor)
         if offset is not None:
             result.add_(offset)
         return result.to(dtype or torch.float32).contiguous()

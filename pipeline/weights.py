@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -125,7 +124,7 @@ def _load_pickled(path: str) -> StateDict:
         content = io.BytesIO(file.read())
     try:
         state = torch.load(content, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # whatever rubbish makes the unpickler stumble over
         raise WeightsError(
             f"weights {path} cannot be read as tensors alone, and nothing else is run from a file. "
             "Save `module.state_dict()` with safetensors.torch.save_file "

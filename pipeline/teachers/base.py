@@ -73,3 +73,7 @@ class TeacherOptions(Options):
         model. Paths, devices and resources are not among them.
         """
         raise NotImplementedError
+
+    def source_digest(self) -> str | None:
+        """`sha256:...` of the code behind this teacher, None if not known; no part of the fingerprint."""
+        return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,19 +40,18 @@ def check_logits(
             f"found {list(logits_BC.shape)}. The store has {num_classes} classes; if the teacher has more, "
             "or has them in another order, say which are which with class_map"
         )
-    # One pass without a temporary: a NaN or an infinity always reaches the sum.
-    with np.errstate(all="ignore"):
-        total = float(logits_BC.sum())
-    if not math.isfinite(total):
-        _refuse_unusable(logits_BC, teacher, unit, sample_ids)
+    usable_BC = np.isfinite(logits_BC)
+    if not usable_BC.all():
+        _refuse_unusable(logits_BC, usable_BC, teacher, unit, sample_ids)
 
 
 def _refuse_unusable(
-    logits_BC: NDArray[np.float32], teacher: str, unit: str, sample_ids: Sequence[str]
-) -> None:
-    usable_BC = np.isfinite(logits_BC)
-    if usable_BC.all():
-        return
+    logits_BC: NDArray[np.float32],
+    usable_BC: NDArray[np.bool_],
+    teacher: str,
+    unit: str,
+    sample_ids: Sequence[str],
+) -> NoReturn:
     row, column = np.argwhere(~usable_BC)[0]
     nans, others = int(np.isnan(logits_BC).sum()), int(np.isinf(logits_BC).sum())
     rows = f"{int((~usable_BC).any(axis=1).sum())} of {len(sample_ids)} rows"
