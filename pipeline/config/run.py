@@ -48,7 +48,7 @@ class ClassesOptions(Options):
         count: How many, where they have no names.
     """
 
-    names: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(default=None, min_length=2)
+    names: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     count: int | None = Field(default=None, ge=2)
 
     @property
@@ -58,7 +58,9 @@ class ClassesOptions(Options):
 
     @field_validator("names")
     @classmethod
-    def _check_unique(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    def _check_names(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is not None and len(names) < 2:
+            raise ConfigError(f"{len(names)} class names, expected at least 2")
         for name, times in Counter(names).items():
             if times > 1:
                 raise ConfigError(f"class name {name!r} stands {times} times; expected each once")

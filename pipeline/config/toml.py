@@ -92,11 +92,16 @@ class _Whereabouts:
     def tell(self, place: Place, message: str) -> tuple[int, str]:
         """Line, and `run.toml:12: teachers[1].factory: message`; what encloses a missing key has the line."""
         shown = f"{show_place(place)}: {message}" if place else message
-        for length in range(len(place), 0, -1):
-            if place[:length] in self.replaced:
-                return 0, f"--set {show_place(place[:length])}: {shown}"
-            if line := self.lines.get(place[:length]):
+        enclosing = [place[:length] for length in range(len(place), 0, -1)]
+        for key in enclosing:
+            if key in self.replaced:
+                return 0, f"--set {show_place(key)}: {shown}"
+        for key in enclosing:
+            if line := self.lines.get(key):
                 return line, f"{self.file}:{line}: {shown}"
+        for key in self.replaced:
+            if place and key[: len(place)] == place:
+                return 0, f"--set {show_place(key)}: {shown}"
         return 0, f"{self.file}: {shown}"
 
 

@@ -9,10 +9,10 @@ import fsspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.pipeline.transfer_sets.contract import TransferSetContract
 
 from softcask.pipeline.transfer_sets.idx import IdxOptions, default_prefix
 from softcask.storage_schemas.errors import TransferSetError
-from tests.pipeline.transfer_sets.contract import TransferSetContract
 
 IMAGES_BHW = np.arange(7 * 3 * 2, dtype=np.uint8).reshape(7, 3, 2)
 LABELS_B = np.array([3, 1, 4, 1, 5, 9, 2])
