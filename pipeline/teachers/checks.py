@@ -13,9 +13,9 @@ from softcask.storage_schemas.errors import ManifestMismatch, TeacherError
 NUM_PROBES = 32
 PROBE_TOLERANCE = {"float32": 5e-3, "float16": 1e-2, "bfloat16": 5e-2}
 """By the dtype that a teacher computes in: how far a logit of a probe row may be off, in standard deviations
-of the stored probe logits. Wide enough for another device, thread count, kernel or TF32: a small
-convolutional net is off by 1e-6 between kernels in float32, by 1e-3 in float16, by 1e-2 in bfloat16. One more
-step of SGD puts it off by 2e-2, another epsilon in its batch norm by 9e-2, another training by about 1."""
+of the stored probe logits. Meant to cover other devices, thread counts and kernels. Seen on a small
+convolutional net on a CPU: 1e-6 between kernels in float32; float16 is 1e-3 and bfloat16 1e-2 from float32.
+One more step of SGD is off by 2e-2, another epsilon in its batch norm by 9e-2."""
 
 _FEWEST_LABELS = 20
 
