@@ -1,8 +1,9 @@
 """How a part is added: a registry of kinds, and the base of every kind's options.
 
-Sources, teachers, codecs, rules, losses and executors are looked up by the `kind` that a config names. Built-in
-kinds are one line each where their registry stands; third parties add theirs through a Python entry point.
-Only a user's own config leads here: a kind that a *store* names is looked up among the built-in ones alone.
+Sources, teachers, codecs, rules, losses and executors are looked up by the `kind` that a config names.
+Built-in kinds are one line each where their registry stands; third parties add theirs through a Python entry
+point. Only a user's own config leads here: a kind that a *store* names is looked up among the built-in ones
+alone.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def _resolve(path: str, info: ValidationInfo) -> str:
 
 
 ResolvedPath = Annotated[str, AfterValidator(_resolve)]
-"""A local path, absolute once validated (relative ones start at the config's own folder), or an fsspec URL."""
+"""A local path, absolute once validated (relative to the config's own folder), or an fsspec URL."""
 
 
 class Options(BaseModel):

@@ -1,8 +1,8 @@
 """What is to be done: units, and the tasks that group them. Pure: no file is read or written here.
 
-A unit is (teacher, segment, view, range of rows). Units belong to the data: neither the number of workers nor which
-teachers run together changes one. A task is the units of several teachers over the same rows, so that these are
-read once; a resumed run has smaller tasks over the same units.
+A unit is (teacher, segment, view, range of rows). Units belong to the data: neither the number of workers
+nor which teachers run together changes one. A task is the units of several teachers over the same rows, so
+that these are read once; a resumed run has smaller tasks over the same units.
 """
 
 from __future__ import annotations

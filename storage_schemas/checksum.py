@@ -1,4 +1,4 @@
-"""CRC-32C, the checksum of every object: what Zarr's own chunks carry, and fast enough to be checked always."""
+"""CRC-32C, the checksum of every object: what Zarr's chunks carry, and fast enough to be checked always."""
 
 from __future__ import annotations
 

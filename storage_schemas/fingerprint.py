@@ -32,13 +32,15 @@ def _canonical(value: Any, where: str) -> Any:
         return value
     if isinstance(value, Mapping):
         if bad := [key for key in value if not isinstance(key, str)]:
-            raise StoreError(f"{where or 'value'} has the key {bad[0]!r}, which is no string; it has no stable form")
+            raise StoreError(
+                f"{where or 'value'} has the key {bad[0]!r}, which is no string; it has no stable form"
+            )
         return {key: _canonical(item, f"{where}.{key}".lstrip(".")) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return [_canonical(item, f"{where}[{index}]") for index, item in enumerate(value)]
     raise StoreError(
-        f"{where or 'value'} is {value!r} ({type(value).__name__}), which has no stable form to be identified by; "
-        "use numbers, strings, booleans, lists and tables"
+        f"{where or 'value'} is {value!r} ({type(value).__name__}), which has no stable form to be identified "
+        "by; use numbers, strings, booleans, lists and tables"
     )
 
 

@@ -1,8 +1,8 @@
 """The JSON documents of a store: what each holds, and how each checks itself.
 
-A manifest is text that a person can read. Its last field is the CRC-32C of the whole file with that field's digits
-as zeros, so that any changed byte is found, whatever fields a later version adds. Manifests hold no time, no host
-and no path of the machine that wrote them (`RunRecord` apart): equal inputs give equal bytes.
+A manifest is text that a person can read. Its last field is the CRC-32C of the whole file with that field's
+digits as zeros, so that any changed byte is found, whatever fields a later version adds. Manifests hold no
+time, no host and no path of the machine that wrote them (`RunRecord` apart): equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class Manifest(Part):
             return cls.model_validate(body)
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise CorruptObject(f"{key} does not hold what a {cls.softcask} document must: {problems}") from error
+            raise CorruptObject(
+                f"{key} does not hold what a {cls.softcask} document must: {problems}"
+            ) from error
 
 
 def _parse(data: bytes, key: str) -> dict[str, Any]:
@@ -99,7 +101,9 @@ def _check_sum(data: bytes, key: str) -> None:
         raise CorruptObject(f"{key} has no checksum at its end; it was cut short or edited")
     blank = data[: match.start(1)] + _ZEROS + data[match.end(1) :]
     if (found := crc32c_hex(blank)) != match[1].decode():
-        raise CorruptObject(f"{key} has CRC-32C {found}, but says {match[1].decode()}; its bytes were changed")
+        raise CorruptObject(
+            f"{key} has CRC-32C {found}, but says {match[1].decode()}; its bytes were changed"
+        )
 
 
 class ObjectRecord(Part):
@@ -121,9 +125,13 @@ class ObjectRecord(Part):
             CorruptObject: Another length or checksum; names the object.
         """
         if len(data) != self.size:
-            raise CorruptObject(f"{self.key} has {len(data)} bytes, committed with {self.size}; it is damaged")
+            raise CorruptObject(
+                f"{self.key} has {len(data)} bytes, committed with {self.size}; it is damaged"
+            )
         if (found := crc32c_hex(data)) != self.crc32c:
-            raise CorruptObject(f"{self.key} has CRC-32C {found}, committed with {self.crc32c}; it is damaged")
+            raise CorruptObject(
+                f"{self.key} has CRC-32C {found}, committed with {self.crc32c}; it is damaged"
+            )
         return data
 
 
@@ -265,7 +273,7 @@ class Generation(Manifest):
 
 
 class Pointer(Manifest):
-    """`catalog/newest.json`: the newest generation when it was written; a hint, later ones may stand beside it."""
+    """`catalog/newest.json`: the newest generation when it was written; later ones may stand beside it."""
 
     softcask: ClassVar[str] = "pointer"
     generation: Annotated[int, Field(ge=1, lt=10**8)]

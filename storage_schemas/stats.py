@@ -1,6 +1,7 @@
 """What a teacher thinks of each row, as a table for pandas: top classes, entropy, margin.
 
-Made from the logits as stored, not as computed, so that whoever finds a unit's logits can make its table again.
+Made from the logits as stored, not as computed, so that whoever finds a unit's logits can make its table
+again.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def top_classes(scores_BC: NDArray[np.floating], count: int) -> NDArray[np.int64
     if classes <= 64:
         return np.argsort(-scores_BC, axis=1, kind="stable")[:, :count]
     # Ties at the edge of the partition must not depend on its inner order: keep a few more, then sort stably.
-    kept_BK = np.sort(np.argpartition(-scores_BC, min(4 * count, classes - 1), axis=1)[:, : 4 * count], axis=1)
+    kept_BK = np.sort(
+        np.argpartition(-scores_BC, min(4 * count, classes - 1), axis=1)[:, : 4 * count], axis=1
+    )
     kept_scores_BK = np.take_along_axis(scores_BC, kept_BK, axis=1)
     order_BK = np.argsort(-kept_scores_BK, axis=1, kind="stable")[:, :count]
     return np.take_along_axis(kept_BK, order_BK, axis=1)

@@ -1,7 +1,7 @@
 """Schemas of the Parquet tables, and how a table becomes bytes.
 
-All of them open in plain `pandas.read_parquet`. The bytes depend on the table alone (and on pyarrow's version),
-never on the clock or the machine.
+All of them open in plain `pandas.read_parquet`. The bytes depend on the table alone (and on pyarrow's
+version), never on the clock or the machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROWS = pa.schema(
         pa.field("quarantine", pa.string()),
     ]
 )
-"""`transfer_set/SEGMENT/rows.parquet`: every row of the source in its order; row i here is row i of the logits."""
+"""`transfer_set/SEGMENT/rows.parquet`: every row of the source in order; row i is row i of the logits."""
 
 STATS = pa.schema(
     [

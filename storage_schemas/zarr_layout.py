@@ -1,7 +1,7 @@
 """Zarr v3, as much of it as softcask writes: metadata, and shards of checksummed chunks.
 
-The bytes follow the published specification (https://zarr-specs.readthedocs.io, core v3 and `sharding_indexed` 1.0)
-and open in any Zarr v3 reader. They are made here rather than by a Zarr library so that a shard exists as one
+The bytes follow the published specification (https://zarr-specs.readthedocs.io, core v3 and `sharding_indexed`
+1.0) and open in any Zarr v3 reader. They are made here rather than by a Zarr library so that a shard exists as one
 deterministic object before it is published, and costs little more than a copy.
 """
 
@@ -41,7 +41,7 @@ class ArrayLayout:
 
     @property
     def chunk_rows(self) -> int:
-        """Rows an inner chunk: the largest divisor of `unit_rows` that keeps a chunk within its target size."""
+        """Rows an inner chunk: the largest divisor of `unit_rows` that keeps a chunk to its target size."""
         most = max(1, min(self.unit_rows, CHUNK_BYTES // self.column.row_bytes))
         return next(rows for rows in range(most, 0, -1) if self.unit_rows % rows == 0)
 
@@ -109,14 +109,17 @@ class ArrayLayout:
             key: Name of the object, for messages.
 
         Raises:
-            CorruptObject: Cut short, a checksum does not match, or chunks lie elsewhere than this layout has them.
+            CorruptObject: Cut short, a checksum does not match, or chunks lie elsewhere than this layout has
+            them.
         """
         chunks = self.unit_rows // self.chunk_rows
         used = -(-rows // self.chunk_rows)
         stride = self.chunk_bytes + _CRC_BYTES
         size = used * stride + chunks * 16 + _CRC_BYTES
         if len(data) != size:
-            raise CorruptObject(f"{key} has {len(data)} bytes, a shard of {rows} rows has {size}; it is damaged")
+            raise CorruptObject(
+                f"{key} has {len(data)} bytes, a shard of {rows} rows has {size}; it is damaged"
+            )
         raw = np.frombuffer(data, dtype=np.uint8)
         _verify(raw[used * stride :], f"the shard index of {key}")
         index = raw[used * stride : -_CRC_BYTES].view("<u8").reshape(chunks, 2)

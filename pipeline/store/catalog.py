@@ -1,7 +1,8 @@
 """The catalog: sealed generations of commits, so that a reader opens a store without listing it.
 
-A generation is immutable: its manifest names the tables of commits it is made of, its own and those it inherits.
-Sealing adds one table with what is new. The pointer is a hint; a reader looks for later generations beside it.
+A generation is immutable: its manifest names the tables of commits it is made of, its own and those it
+inherits. Sealing adds one table with what is new. The pointer is a hint; a reader looks for later
+generations beside it.
 """
 
 from __future__ import annotations
@@ -184,4 +185,3 @@ def _table(commits: Iterable[UnitCommit]) -> pa.Table:
             }
         )
     return pa.Table.from_pylist(rows, schema=tables.COMMITS)
-

@@ -1,7 +1,8 @@
 """Commit a unit: its objects published whole, its receipt last. That the receipt exists is the commit.
 
-Execution may happen more than once (a killed worker, two drivers, a straggler run twice); publication happens once.
-Who finds a name taken adopts what stands there, so that receipts always describe the bytes that are in the store.
+Execution may happen more than once (a killed worker, two drivers, a straggler run twice); publication
+happens once. Who finds a name taken adopts what stands there, so that receipts always describe the bytes
+that are in the store.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def _stats(teacher: TeacherManifest, rows: UnitRows, columns: Mapping[str, NDArr
     return stats_table(
         codec_from(teacher.codec).decode({name: values[kept] for name, values in columns.items()}),
         rows_B=first + kept,
-        sample_ids=[rows.sample_ids[place] for place in kept],
+        sample_ids=[rows.sample_ids[int(place)] for place in kept],
         labels_B=rows.labels[kept],
     )
 

@@ -29,8 +29,8 @@ def to_pandas(
 
     names = [teachers] if isinstance(teachers, str) else teachers or sorted(store.teachers)
     rows_B = _row_numbers(store, sample_ids)
-    labels = pd.array(store.rows.labels[rows_B], dtype="Int32")
-    labels[store.rows.labels[rows_B] < 0] = pd.NA
+    labels = pd.Series(store.rows.labels[rows_B], dtype="Int32")
+    labels[labels < 0] = pd.NA
     frames = []
     for name in names:
         values_BC = store.logits(name, rows_B, view=view)
@@ -65,11 +65,14 @@ def _row_numbers(store: Store, sample_ids: list[str] | None) -> NDArray[np.int64
         return np.arange(len(store.rows), dtype=np.int64)
     rows_B = store.rows.find(sample_ids)
     if (missing := np.flatnonzero(rows_B < 0)).size:
-        raise StoreError(f"{store.uri} has no row {sample_ids[missing[0]]!r} ({missing.size} of the ids are unknown)")
+        raise StoreError(
+            f"{store.uri} has no row {sample_ids[missing[0]]!r} ({missing.size} of the ids are unknown)"
+        )
     return rows_B
 
 
 def _softmax(logits_BC: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
     scaled_BC = (logits_BC.astype(np.float64) - logits_BC.max(axis=1, keepdims=True)) / temperature
     exp_BC = np.exp(scaled_BC)
-    return (exp_BC / exp_BC.sum(axis=1, keepdims=True)).astype(np.float32)
+    probabilities_BC: NDArray[np.float32] = (exp_BC / exp_BC.sum(axis=1, keepdims=True)).astype(np.float32)
+    return probabilities_BC

@@ -1,8 +1,8 @@
 """A store's objects on any fsspec filesystem: read whole, published once.
 
-`publish` is the one way an object comes to be: complete under its final name, or not there at all. On local disks
-that is a temporary file, fsync and `link` (fsspec's own local "create" leaves half a file behind when killed);
-elsewhere it is the filesystem's conditional create.
+`publish` is the one way an object comes to be: complete under its final name, or not there at all. On local
+disks that is a temporary file, fsync and `link` (fsspec's own local "create" leaves half a file behind when
+killed); elsewhere it is the filesystem's conditional create.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class StoreObjects:
             return None
 
     def names(self, folder: str) -> list[str]:
-        """Names of the objects directly in `folder`, sorted, temporaries left out; empty where there is no folder."""
+        """Names directly in `folder`, sorted, temporaries left out; empty where there is no such folder."""
         with self._explained("list", folder):
             try:
                 found = self.fs.ls(self.path(folder) if folder else self.root, detail=False, refresh=True)
@@ -122,7 +122,7 @@ class StoreObjects:
             )
 
     def replace(self, key: str, data: bytes) -> None:
-        """Put the object there whatever stood before; readers see the old bytes or the new ones, never a mixture."""
+        """Put the object there, whatever stood before; a reader sees the old bytes or the new ones."""
         with self._explained("write", key):
             if self.local is not None:
                 target = Path(self.path(key))
@@ -185,7 +185,8 @@ def _link_unnamed(target: Path, data: bytes) -> bool:
         descriptor = os.open(target.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
         try:
             _write_all(descriptor, data)
-            # With a folder given, os.link follows the link under /proc to the file itself, as linkat(2) wants.
+            # With a folder given, os.link follows the link under /proc to the file itself, as linkat
+            # wants.
             os.link(f"/proc/self/fd/{descriptor}", target, src_dir_fd=folder, follow_symlinks=True)
         except FileExistsError:
             return False

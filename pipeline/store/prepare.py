@@ -1,7 +1,7 @@
-"""Make a store ready for a run, or find that it is: its root, its rows, the names of its teachers.
+"""Make a store ready for a run, or find that it is: its root and its rows.
 
-Everything here is safe to run twice and by two drivers at once: what stands is compared, field by field, and never
-changed.
+Everything here is safe to run twice and by two drivers at once: what stands is compared, field by field, and
+never changed.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from softcask.pipeline.store.layout import zarr_metadata
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import ManifestMismatch, StoreError
 from softcask.storage_schemas.fingerprint import canonical, differences
-from softcask.storage_schemas.manifest import ObjectRecord, RootManifest, SegmentManifest, TeacherManifest
+from softcask.storage_schemas.manifest import ObjectRecord, RootManifest, SegmentManifest
 
 
 def prepare_root(objects: StoreObjects, class_names: Sequence[str]) -> RootManifest:
@@ -30,8 +29,8 @@ def prepare_root(objects: StoreObjects, class_names: Sequence[str]) -> RootManif
     wanted = RootManifest(class_names=tuple(class_names))
     if objects.read_if_present(keys.ROOT) is None and (others := objects.names("")):
         raise StoreError(
-            f"{objects.uri} is no softcask store (it has no {keys.ROOT}) and is not empty: it holds {others[0]!r}"
-            f"{f' and {len(others) - 1} more' if others[1:] else ''}. Name an empty place or a store."
+            f"{objects.uri} is no softcask store (it has no {keys.ROOT}) and is not empty: it holds "
+            f"{others[0]!r}{f' and {len(others) - 1} more' if others[1:] else ''}. Name an empty place or a store."
         )
     objects.publish(keys.ROOT, wanted.to_bytes())
     standing = RootManifest.from_bytes(objects.read(keys.ROOT), keys.ROOT)
@@ -101,29 +100,6 @@ def prepare_segment(
     )
     if standing.source != canonical(source):
         _refuse_other_rows(objects, standing, index())
-    return standing
-
-
-def pin_teacher(
-    objects: StoreObjects, wanted: TeacherManifest, segments: Sequence[SegmentManifest], *, view: int = 0
-) -> TeacherManifest:
-    """A teacher's name pinned to what it is, and the Zarr metadata of its logits.
-
-    Raises:
-        ManifestMismatch: The name is pinned to something else; the message lists the fields.
-    """
-    key = keys.teacher_manifest(wanted.name)
-    objects.publish(key, wanted.to_bytes())
-    standing = TeacherManifest.from_bytes(objects.read(key), key)
-    _refuse_differences(
-        canonical(wanted.pinned()),
-        canonical(standing.pinned()),
-        f"teacher {wanted.name!r} of {objects.uri} is pinned to something else than this run's",
-        "Give the changed teacher a new name, or set these back. Nothing was changed.",
-    )
-    for segment in segments:
-        for metadata_key, document in zarr_metadata(standing, segment, view).items():
-            objects.publish_equal(metadata_key, document)
     return standing
 
 

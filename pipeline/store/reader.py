@@ -1,7 +1,7 @@
 """Read a store: rows, teachers, logits by row. What a student or a notebook holds in its hands.
 
-The codec is rebuilt from the store, every object is checked against its committed checksum when it is fetched, and
-decoded units stay in a bounded cache. No listing: the catalog says what there is.
+The codec is rebuilt from the store, every object is checked against its committed checksum when it is
+fetched, and decoded units stay in a bounded cache. No listing: the catalog says what there is.
 """
 
 from __future__ import annotations
@@ -199,14 +199,16 @@ class Store:
 
     def _index_units(self) -> dict[tuple[str, int, int, int], _UnitEntry]:
         entries = {}
-        for row in self.commits.select(["teacher", "segment", "view", "index", "start", "stop", "objects"]).to_pylist():
+        for row in self.commits.select(
+            ["teacher", "segment", "view", "index", "start", "stop", "objects"]
+        ).to_pylist():
             number = self._segment_numbers.get(row["segment"])
             if number is None or row["teacher"] not in self.teachers:
                 continue
             if (row["start"], row["stop"]) != self.segments[number].unit_range(row["index"]):
                 raise CorruptObject(
                     f"the catalog of {self.uri} gives unit {row['index']} of {row['teacher']!r} the rows "
-                    f"{row['start']}:{row['stop']}, the segment {self.segments[number].unit_range(row['index'])}"
+                    f"{row['start']} to {row['stop']}, which the segment does not"
                 )
             records = tuple(ObjectRecord.model_validate(record) for record in row["objects"])
             key = (row["teacher"], number, row["view"], row["index"])
@@ -235,8 +237,9 @@ class Store:
         if entry is None:
             missing = len(self.missing_units(teacher.name, view=view))
             raise IncompleteStore(
-                f"unit {index} of teacher {teacher.name!r} (segment {segment.segment}, view {view}) is not committed "
-                f"in {self.uri}; {missing} of its units are missing. Run `softcask precompute` again to label them."
+                f"unit {index} of teacher {teacher.name!r} (segment {segment.segment}, view {view}) is not "
+                f"committed in {self.uri}; {missing} of its units are missing. Run `softcask precompute` again to "
+                "label them."
             )
         group = keys.logits_group(teacher.name, segment.segment, view)
         columns = {}
@@ -252,7 +255,8 @@ def open_store(uri: str, *, allow_partial: bool = False, cache_bytes: int = CACH
 
     Args:
         uri: A local path or an fsspec URL.
-        allow_partial: Also read what is committed and not sealed yet; rows without logits raise when asked for.
+        allow_partial: Also read what is committed and not sealed yet; rows without logits raise when asked
+            for.
         cache_bytes: Decoded units to keep in memory, in bytes.
 
     Raises:

@@ -1,7 +1,8 @@
 """`dense16`: every logit as half precision below its row's maximum.
 
-Subtracting the maximum puts the classes that carry probability where fp16 is finest; KL(p_T || decoded p_T) stays
-under 1e-6 nats for T in [0.5, 20]. The maximum is kept in float32 beside it, for those who match raw logits.
+Subtracting the maximum puts the classes that carry probability where fp16 is finest; KL(p_T || decoded p_T)
+stays under 1e-6 nats for T in [0.5, 20]. The maximum is kept in float32 beside it, for those who match raw
+logits.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Dense16:
         )
 
     def encode(self, logits_BC: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """Columns of finite float32 logits `[B, C]`; more than 65504 below the maximum is kept as 65504 below."""
+        """Columns of finite float32 logits `[B, C]`; nothing is kept as more than 65504 below the maximum."""
         row_max_B = logits_BC.max(axis=1)
         shifted_BC = logits_BC - row_max_B[:, None]
         np.maximum(shifted_BC, _LEAST, out=shifted_BC)

@@ -1,0 +1,32 @@
+"""Executors by kind; Ray is imported only where it is asked for."""
+
+from __future__ import annotations
+
+from softcask.pipeline.config.run import ExecutorOptions
+from softcask.pipeline.executors.base import Executor
+from softcask.storage_schemas.errors import ExecutorError
+
+
+def executor_from(options: ExecutorOptions) -> Executor:
+    """The executor that a run's config asks for.
+
+    Raises:
+        ExecutorError: Ray is asked for and not installed.
+    """
+    if options.kind == "serial":
+        from softcask.pipeline.executors.serial import SerialExecutor
+
+        return SerialExecutor(in_flight=options.in_flight)
+    try:
+        from softcask.pipeline.executors.ray import RayExecutor
+    except ModuleNotFoundError as error:
+        raise ExecutorError(
+            f'executor.kind = "ray" needs Ray: {error}. Install softcask[engine], or give kind = "serial".'
+        ) from error
+    return RayExecutor(
+        address=options.address,
+        max_workers=options.workers,
+        in_flight=options.in_flight,
+        max_retries=options.max_retries,
+        object_store_mb=options.object_store_mb,
+    )

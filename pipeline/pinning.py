@@ -1,0 +1,131 @@
+"""A teacher's name, pinned to what the teacher is: its fingerprint, and the logits of a few probe rows.
+
+The name is pinned by the first worker that has loaded the teacher and seen usable logits from it, and stays
+free to be pinned anew until a unit is committed: a mistake found at the first batch costs no name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from softcask.pipeline.store.commit import committed_units
+from softcask.pipeline.store.layout import zarr_metadata
+from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.teachers.base import Teacher, TeacherOptions
+from softcask.pipeline.teachers.checks import PROBE_TOLERANCE, check_logits, compare_probe, probe_positions
+from softcask.pipeline.transfer_sets.base import TransferSet
+from softcask.storage_schemas import keys, tables
+from softcask.storage_schemas.errors import ManifestMismatch
+from softcask.storage_schemas.fingerprint import canonical, differences
+from softcask.storage_schemas.manifest import SegmentManifest, TeacherManifest
+
+_STATE = b"state_digest"
+
+
+def is_pinned(objects: StoreObjects, wanted: TeacherManifest) -> bool:
+    """Whether the name is pinned to this very teacher already.
+
+    Raises:
+        ManifestMismatch: It is pinned to something else, and units are committed under it; lists the fields.
+    """
+    key = keys.teacher_manifest(wanted.name)
+    if (data := objects.read_if_present(key)) is None:
+        return False
+    standing = TeacherManifest.from_bytes(data, key)
+    lines = differences(canonical(wanted.pinned()), canonical(standing.pinned()))
+    if lines and (committed := len(committed_units(objects, wanted.name))):
+        raise ManifestMismatch(
+            f"teacher {wanted.name!r} of {objects.uri} is pinned to something else than this run's, with "
+            f"{committed} units committed:\n  "
+            + "\n  ".join(lines)
+            + "\nGive the changed teacher a new name, or set these back. Nothing was changed."
+        )
+    return not lines
+
+
+def pin(
+    objects: StoreObjects,
+    teacher: Teacher,
+    options: TeacherOptions,
+    wanted: TeacherManifest,
+    source: TransferSet,
+    segments: Sequence[tuple[SegmentManifest, pa.Table]],
+    *,
+    view: int = 0,
+) -> None:
+    """Pin a loaded teacher's name, or find it pinned to the same; then the metadata of its arrays stands.
+
+    Args:
+        objects: The store.
+        teacher: As loaded.
+        options: As configured.
+        wanted: What to pin the name to.
+        source: Where rows are read.
+        segments: Manifests and tables of the segments; probe rows are of the first.
+        view: Number of the view.
+
+    Raises:
+        ManifestMismatch: The name belongs to another teacher, or parameters or probe logits are not those
+        that it
+            was pinned with.
+        TeacherError: The teacher's logits cannot be stored.
+    """
+    fresh = _probe(teacher, wanted, source, segments[0][1])
+    metadata = {
+        key: document
+        for segment, _ in segments
+        for key, document in zarr_metadata(wanted, segment, view).items()
+    }
+    if is_pinned(objects, wanted):
+        for key, document in metadata.items():
+            objects.publish_equal(key, document)
+        _compare(objects, fresh, options)
+        return
+    # The manifest last: who finds it finds all that it speaks of.
+    for key, document in {**metadata, keys.probe(wanted.name): tables.to_bytes(fresh)}.items():
+        objects.replace(key, document)
+    if not objects.publish(key := keys.teacher_manifest(wanted.name), wanted.to_bytes()) and not is_pinned(
+        objects, wanted
+    ):
+        objects.replace(key, wanted.to_bytes())
+
+
+def _probe(teacher: Teacher, wanted: TeacherManifest, source: TransferSet, rows: pa.Table) -> pa.Table:
+    """Logits of the probe rows, in one batch, with the digest of the teacher's parameters."""
+    positions_P = probe_positions(len(rows), pc.is_null(rows["quarantine"]).to_numpy())
+    ids = rows["sample_id"].take(pa.array(positions_P)).to_pylist()
+    logits_PC = np.empty((0, wanted.num_classes), dtype=np.float32)
+    if len(positions_P):
+        logits_PC = teacher.logits(source.read(positions_P).inputs_B)
+    check_logits(
+        logits_PC, num_classes=wanted.num_classes, teacher=wanted.name, unit="of probe rows", sample_ids=ids
+    )
+    columns = {
+        "row": pa.array(positions_P),
+        "sample_id": pa.array(ids, pa.string()),
+        "logits": pa.array(list(logits_PC), pa.list_(pa.float32())),
+    }
+    table = pa.table(columns, schema=tables.PROBE)
+    return table.replace_schema_metadata({_STATE: teacher.state_digest().encode()})
+
+
+def _compare(objects: StoreObjects, fresh: pa.Table, options: TeacherOptions) -> None:
+    key = keys.probe(options.name)
+    stored = tables.from_bytes(objects.read(key), tables.PROBE, key)
+    expected, found = ((table.schema.metadata or {}).get(_STATE, b"").decode() for table in (stored, fresh))
+    if expected != found:
+        raise ManifestMismatch(
+            f"teacher {options.name!r}: its parameters are not those its name was pinned with: "
+            f"found {found}, expected {expected}. Give it a new name, or go back to the weights the store was made with."
+        )
+    tolerance = PROBE_TOLERANCE.get(getattr(options, "dtype", "float32"), PROBE_TOLERANCE["float32"])
+    compare_probe(_logits(stored), _logits(fresh), teacher=options.name, tolerance=tolerance)
+
+
+def _logits(table: pa.Table) -> NDArray[np.float32]:
+    return np.array(table["logits"].to_pylist(), dtype=np.float32)
