@@ -121,7 +121,8 @@ def _compare(objects: StoreObjects, fresh: pa.Table, options: TeacherOptions) ->
     if expected != found:
         raise ManifestMismatch(
             f"teacher {options.name!r}: its parameters are not those its name was pinned with: "
-            f"found {found}, expected {expected}. Give it a new name, or go back to the weights the store was made with."
+            f"found {found}, expected {expected}. Give it a new name, or go back to the weights "
+            "the store was made with."
         )
     tolerance = PROBE_TOLERANCE.get(getattr(options, "dtype", "float32"), PROBE_TOLERANCE["float32"])
     compare_probe(_logits(stored), _logits(fresh), teacher=options.name, tolerance=tolerance)

@@ -1,6 +1,7 @@
 """The whole job: a run's config in, a sealed store out.
 
-Thin, because all it knows is in the config and the store. Running it again goes on where it stopped; when nothing is left, no teacher is even loaded.
+Thin, because all it knows is in the config and the store. Running it again goes on where it
+stopped; when nothing is left, no teacher is even loaded.
 """
 
 from __future__ import annotations
@@ -257,7 +258,8 @@ def group_teachers(teachers: Sequence[TeacherOptions]) -> dict[str, tuple[Teache
             if len(values) > 1:
                 raise ConfigError(
                     f"the teachers of {name} ({', '.join(member.name for member in members)}) share a "
-                    f"worker and its batches, but have {field} {sorted(values)}; give them one value, or other groups"
+                    f"worker and its batches, but have {field} {sorted(values)}; give them one value, "
+                    "or other groups"
                 )
     return {name: tuple(members) for name, members in groups.items()}
 

@@ -39,8 +39,8 @@ def _canonical(value: Any, where: str) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return [_canonical(item, f"{where}[{index}]") for index, item in enumerate(value)]
     raise StoreError(
-        f"{where or 'value'} is {value!r} ({type(value).__name__}), which has no stable form to be identified "
-        "by; use numbers, strings, booleans, lists and tables"
+        f"{where or 'value'} is {value!r} ({type(value).__name__}), which has no stable form to be "
+        "identified by; use numbers, strings, booleans, lists and tables"
     )
 
 

@@ -1,8 +1,8 @@
 """Zarr v3, as much of it as softcask writes: metadata, and shards of checksummed chunks.
 
-The bytes follow the published specification (https://zarr-specs.readthedocs.io, core v3 and `sharding_indexed`
-1.0) and open in any Zarr v3 reader. They are made here rather than by a Zarr library so that a shard exists as one
-deterministic object before it is published, and costs little more than a copy.
+The bytes follow the published specification (https://zarr-specs.readthedocs.io, core v3 and its codec
+`sharding_indexed`) and open in any Zarr v3 reader. They are made here rather than by a Zarr library so that a
+shard exists as one deterministic object before it is published, and costs little more than a copy.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""On Ray: one actor a worker, a few tasks in flight each, so that reading and writing overlap its forward
-passes.
+"""On Ray: an actor a worker, a few tasks in flight each, so that it reads and writes while it computes.
 
 Only tasks and reports cross Ray's object store. The driver keeps no state of its own: what is committed is
 in the store, and a task that is run twice is committed once. An actor that dies is replaced and its tasks
@@ -68,8 +67,8 @@ class RayExecutor:
             ray.init(address=self.address, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ExecutorError(
-                f"could not connect to Ray at {self.address!r}: {error}. Give executor.address = 'local' to start "
-                "a cluster here, or the address of one that runs."
+                f"could not connect to Ray at {self.address!r}: {error}. Give executor.address = 'local' to "
+                "start a cluster here, or the address of one that runs."
             ) from error
 
     def _run_pool(self, pool: Pool[Any, ReportT]) -> Iterator[ReportT]:
@@ -91,9 +90,9 @@ class RayExecutor:
         fits = min(int(has.get(name, 0) / need) for name, need in needs.items() if need > 0)
         if fits < 1 and self.address == "local":
             raise ExecutorError(
-                f"a worker of {pool.name} needs {needs['CPU']:g} CPU and {needs['GPU']:g} GPU; this machine has "
-                f"{has.get('CPU', 0):g} CPU and {has.get('GPU', 0):g} GPU. Lower num_cpus or num_gpus of its "
-                "teachers, or use a cluster that has them."
+                f"a worker of {pool.name} needs {needs['CPU']:g} CPU and {needs['GPU']:g} GPU; this machine "
+                f"has {has.get('CPU', 0):g} CPU and {has.get('GPU', 0):g} GPU. Lower num_cpus or num_gpus of "
+                "its teachers, or use a cluster that has them."
             )
         return max(1, min(self.max_workers or fits, len(pool.tasks)))
 
@@ -165,9 +164,9 @@ class _PoolRun:
         self.deaths[task] += 1
         if self.deaths[task] > self.max_retries:
             raise ExecutorError(
-                f"{task or 'the start of a worker'} of {self.pool.name} took down its worker {self.deaths[task]} "
-                f"times, the last time with: {_first_line(error)}. Out of memory is the commonest cause: lower "
-                "batch_size or unit_rows. What is committed is safe."
+                f"{task or 'the start of a worker'} of {self.pool.name} took down its worker "
+                f"{self.deaths[task]} times, the last time with: {_first_line(error)}. Out of memory is the "
+                "commonest cause: lower batch_size or unit_rows. What is committed is safe."
             ) from error
         if task is not None:
             self.todo.appendleft(task)

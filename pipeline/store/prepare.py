@@ -30,7 +30,8 @@ def prepare_root(objects: StoreObjects, class_names: Sequence[str]) -> RootManif
     if objects.read_if_present(keys.ROOT) is None and (others := objects.names("")):
         raise StoreError(
             f"{objects.uri} is no softcask store (it has no {keys.ROOT}) and is not empty: it holds "
-            f"{others[0]!r}{f' and {len(others) - 1} more' if others[1:] else ''}. Name an empty place or a store."
+            f"{others[0]!r}{f' and {len(others) - 1} more' if others[1:] else ''}. "
+            "Name an empty place or a store."
         )
     objects.publish(keys.ROOT, wanted.to_bytes())
     standing = RootManifest.from_bytes(objects.read(keys.ROOT), keys.ROOT)

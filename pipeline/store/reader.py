@@ -238,8 +238,8 @@ class Store:
             missing = len(self.missing_units(teacher.name, view=view))
             raise IncompleteStore(
                 f"unit {index} of teacher {teacher.name!r} (segment {segment.segment}, view {view}) is not "
-                f"committed in {self.uri}; {missing} of its units are missing. Run `softcask precompute` again to "
-                "label them."
+                f"committed in {self.uri}; {missing} of its units are missing. Run `softcask precompute` "
+                "again to label them."
             )
         group = keys.logits_group(teacher.name, segment.segment, view)
         columns = {}
