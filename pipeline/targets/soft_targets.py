@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softcask.pipeline.targets.rules.registry import RULES
 from softcask.pipeline.targets.softmax import check_temperature
+from softcask.storage_schemas.codecs.registry import codec_from
 from softcask.storage_schemas.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
+    from softcask.pipeline.store.rows import Rows
     from softcask.pipeline.targets.rules.base import Rule
+    from softcask.storage_schemas.manifest import CodecSpec, SegmentManifest
 
 
 class TeacherEntry(Protocol):
@@ -27,6 +30,13 @@ class TeacherEntry(Protocol):
     @property
     def num_classes(self) -> int:
         """Logits a row."""
+
+    @property
+    def codec(self) -> CodecSpec:
+        """How its logits are kept."""
+
+    def pinned(self) -> dict[str, Any]:
+        """What its name is pinned to."""
 
 
 class LogitSource(Protocol):
@@ -41,8 +51,19 @@ class LogitSource(Protocol):
         """Names of all C classes, in the order of the logits."""
 
     @property
+    def rows(self) -> Rows:
+        """Its readable rows: ids, hashes, labels."""
+
+    @property
+    def segments(self) -> Sequence[SegmentManifest]:
+        """Its segments, in the order of `rows.segments`."""
+
+    @property
     def teachers(self) -> Mapping[str, TeacherEntry]:
         """Stored teachers by name."""
+
+    def missing_units(self, teacher: str) -> Sequence[tuple[str, int]]:
+        """Units (segment, index) that are planned and not committed."""
 
     def logits(self, teacher: str, rows_B: NDArray[np.int64]) -> NDArray[np.float32]:
         """Raw logits `[B, C]` of one teacher for these rows."""
@@ -52,6 +73,7 @@ class SoftTargets:
     """Several stored teachers read as one, at any temperature.
 
     Attributes:
+        store: Where the logits are.
         teachers: Names of the teachers combined, in order.
         rule: Name of the rule that combines them.
         weights_M: Their weights: float32, positive, of sum 1.
@@ -78,33 +100,59 @@ class SoftTargets:
             StoreError: No members, or a teacher over other classes than the store's.
             UnknownKind: No such rule.
         """
+        self.store = store
         self.teachers: tuple[str, ...] = _chosen(store, teachers)
         self.rule = rule
         self.weights_M = _normalised(weights, self.teachers)
         self.num_classes = len(store.class_names)
-        self._store = store
         self._combine: Rule = RULES.get(rule)
+
+    def check_temperature(self, temperature: float) -> None:
+        """Refuse a temperature that makes no sense or that a teacher's logits were not kept for.
+
+        Raises:
+            ConfigError: T is not finite or not above 0.
+            StoreError: A teacher's codec makes no claim at T.
+        """
+        check_temperature(temperature)
+        for name in self.teachers:
+            codec = codec_from(self.store.teachers[name].codec)
+            least, most = codec.temperatures
+            if not least <= temperature <= most:
+                raise StoreError(
+                    f"temperature {temperature:g} asked of teacher {name!r} in {self.store.uri}, whose codec "
+                    f"{codec.name} is good for {least:g} to {most:g}; choose T in that range"
+                )
 
     def probabilities(self, rows_B: NDArray[np.int64], temperature: float) -> NDArray[np.float32]:
         """Soft targets `[B, C]`, each row of sum 1.
 
         Args:
             rows_B: Row numbers of the store.
-            temperature: T, finite and above 0.
-
-        Raises:
-            ConfigError: T is neither.
+            temperature: T, see `check_temperature`.
         """
-        temperature = check_temperature(temperature)
-        members = [self._store.logits(name, rows_B) for name in self.teachers]
+        self.check_temperature(temperature)
+        members = [self.store.logits(name, rows_B) for name in self.teachers]
         return self._combine(np.stack(members), self.weights_M, temperature)
 
     def logits(self, rows_B: NDArray[np.int64]) -> NDArray[np.float32]:
         """Weighted mean `[B, C]` of raw logits, for logit matching (section 2.1 of the paper)."""
         mean_BC = np.zeros((len(rows_B), self.num_classes), np.float32)
         for name, weight in zip(self.teachers, self.weights_M, strict=True):
-            mean_BC += weight * self._store.logits(name, rows_B)
+            mean_BC += weight * self.store.logits(name, rows_B)
         return mean_BC
+
+    def available(self) -> NDArray[np.bool_]:
+        """Which of the store's rows `[N]` have logits of all these teachers: all, unless it is partial."""
+        rows, segments = self.store.rows, self.store.segments
+        available = np.ones(len(rows), dtype=bool)
+        numbers = {segment.segment: number for number, segment in enumerate(segments)}
+        for name in self.teachers:
+            for segment, index in self.store.missing_units(name):
+                number = numbers[segment]
+                units = rows.positions // segments[number].unit_rows
+                available &= (rows.segments != number) | (units != index)
+        return available
 
 
 def _chosen(store: LogitSource, names: Sequence[str] | None) -> tuple[str, ...]:

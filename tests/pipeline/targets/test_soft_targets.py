@@ -9,19 +9,24 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from softcask.pipeline.store.rows import Rows
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.storage_schemas.errors import ConfigError, StoreError, UnknownKind
+from softcask.storage_schemas.manifest import CodecSpec
 
 
 @dataclass
 class FakeTeacher:
     role: str = "member"
     num_classes: int = 10
+    codec: CodecSpec = CodecSpec(name="dense16")  # noqa: RUF009  # frozen
 
 
 class FakeStore:
     uri = "memory://cask"
     class_names = tuple("0123456789")
+    rows: Rows
+    segments = ()
 
     def __init__(self, teachers: Mapping[str, FakeTeacher]) -> None:
         self.teachers = teachers
@@ -33,6 +38,9 @@ class FakeStore:
 
     def logits(self, teacher: str, rows_B: NDArray[np.int64]) -> NDArray[np.float32]:
         return self.kept[teacher][rows_B]
+
+    def missing_units(self, teacher: str) -> list[tuple[str, int]]:
+        return []
 
 
 @pytest.fixture
@@ -102,3 +110,11 @@ def test_an_unknown_rule_is_refused_before_anything_is_read(store: FakeStore) ->
 def test_a_cold_temperature_of_zero_is_refused(store: FakeStore) -> None:
     with pytest.raises(ConfigError, match="temperature is 0"):
         SoftTargets(store).probabilities(ROWS, 0)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 25])
+def test_a_temperature_that_the_codec_makes_no_claim_for_is_refused(
+    store: FakeStore, temperature: float
+) -> None:
+    with pytest.raises(StoreError, match=r"teacher 'a'.*dense16 is good for 0.5 to 20"):
+        SoftTargets(store).probabilities(ROWS, temperature)

@@ -1,0 +1,85 @@
+"""A student's file: which store, which soft targets, which model, trained how. Checked without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from softcask.pipeline.config.sections import ByKind
+from softcask.pipeline.config.toml import load_toml
+from softcask.pipeline.parts import Options, ResolvedPath
+from softcask.pipeline.preprocessing import PreprocessingOptions
+from softcask.pipeline.student.joining import Coverage
+from softcask.pipeline.student.losses.base import LossOptions
+from softcask.pipeline.student.losses.distillation import Distillation
+from softcask.pipeline.student.losses.registry import LOSSES
+from softcask.pipeline.student.options import ModelOptions, OptimiserOptions, TrainingOptions
+from softcask.pipeline.targets.options import TargetOptions
+from softcask.pipeline.transfer_sets.base import SourceOptions
+from softcask.pipeline.transfer_sets.registry import SOURCES
+from softcask.storage_schemas.errors import ConfigError
+
+
+class _ByKind(ByKind):
+    """The same, hashable: `... | None` needs that, and a registry holds a dict."""
+
+    def __hash__(self) -> int:
+        return id(self.registry)
+
+
+def _local(path: str) -> str:
+    if "://" in path or "::" in path:
+        raise ConfigError(
+            f"found {path!r}, expected a local folder: checkpoints are replaced in one step there"
+        )
+    return path
+
+
+class StudentConfig(Options):
+    """One student.
+
+    Attributes:
+        store: Where the teachers' logits are: a local path or an fsspec URL.
+        allow_partial: Open the store although not all that was planned is labelled and sealed.
+        rows: `all`: inputs and stored rows must be the same; `intersection`: train on those that both have.
+        python_path: Folders that factories may be imported from; relative ones start at the file's folder.
+        output: Local folder for checkpoint, model and result.
+        targets: `[targets]`: which teachers, how combined, how soft.
+        transfer_set: `[transfer_set]`: the inputs, of any kind of source.
+        evaluation: `[evaluation]`: a labelled transfer set to count errors on; None: none.
+        preprocessing: `[preprocessing]`: what is done to each row before the model.
+        model: `[model]`: its factory.
+        loss: `[loss]`: of any kind; distillation by default.
+        optimiser: `[optimiser]`.
+        training: `[training]`: epochs, batch size, seed, device.
+    """
+
+    store: ResolvedPath
+    allow_partial: bool = False
+    rows: Coverage = "all"
+    python_path: tuple[ResolvedPath, ...] = (".",)
+    output: Annotated[ResolvedPath, AfterValidator(_local)]
+    targets: TargetOptions = TargetOptions()
+    transfer_set: Annotated[SourceOptions, ByKind(SOURCES)]
+    evaluation: Annotated[SourceOptions, _ByKind(SOURCES)] | None = None
+    preprocessing: PreprocessingOptions = PreprocessingOptions()
+    model: ModelOptions
+    loss: Annotated[LossOptions, ByKind(LOSSES)] = Distillation()
+    optimiser: OptimiserOptions = OptimiserOptions()
+    training: TrainingOptions = TrainingOptions()
+
+
+def load_student(path: str | PathLike[str], overrides: Mapping[str, Any] | None = None) -> StudentConfig:
+    """A student's file, validated as a whole.
+
+    Args:
+        path: The TOML file; relative paths in it start at its folder.
+        overrides: Values put in place of the file's, by key path, as `parse_overrides` makes them.
+
+    Raises:
+        ConfigError: No such file, not TOML, or not valid; every problem with its place.
+    """
+    return load_toml(path, StudentConfig, overrides=overrides)

@@ -1,0 +1,165 @@
+"""From a student's file to what is trained: data joined, model built, both seen to fit."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from softcask.pipeline.factories import add_to_path, call
+from softcask.pipeline.preprocessing import PreprocessingOptions, to_tensor
+from softcask.pipeline.store.reader import open_store
+from softcask.pipeline.student.errors import StudentError
+from softcask.pipeline.student.evaluation import Evaluation
+from softcask.pipeline.student.loader import SoftTargetLoader
+from softcask.pipeline.targets.soft_targets import SoftTargets
+from softcask.pipeline.transfer_sets.base import TransferSet
+from softcask.storage_schemas.errors import TransferSetError
+from softcask.storage_schemas.fingerprint import canonical, digest
+
+if TYPE_CHECKING:
+    from softcask.pipeline.config.student import StudentConfig
+
+_NOT_IDENTITY: dict[str, Any] = {
+    "store": True,  # stores and inputs may move: `data` and `teachers` say what is in them
+    "allow_partial": True,
+    "transfer_set": True,
+    "evaluation": True,
+    "output": True,
+    "python_path": True,
+    "training": {"device", "num_threads", "evaluate_every_epoch"},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentData:
+    """What a student is trained and judged on.
+
+    Attributes:
+        loader: Its batches.
+        targets: Where soft targets come from.
+        evaluation: Labelled test rows, if there are any.
+        evaluation_facts: What the test set says of itself.
+        sample_B: Two rows, to try a model on.
+    """
+
+    loader: SoftTargetLoader
+    targets: SoftTargets
+    evaluation: Evaluation | None
+    evaluation_facts: dict[str, Any] | None
+    sample_B: torch.Tensor
+
+
+def open_data(config: StudentConfig) -> StudentData:
+    """Open store and transfer sets, and join them; raises as `SoftTargetLoader` and `Evaluation` do."""
+    store = open_store(config.store, allow_partial=config.allow_partial)
+    targets = config.targets.open(store)
+    inputs = config.transfer_set.open()
+    loader = SoftTargetLoader(
+        inputs,
+        targets,
+        needs=config.loss.needs,
+        temperature=config.targets.temperature,
+        batch_size=config.training.batch_size,
+        seed=config.training.seed,
+        coverage=config.rows,
+    )
+    tests = config.evaluation.open() if config.evaluation is not None else None
+    return StudentData(
+        loader=loader,
+        targets=targets,
+        evaluation=_evaluation(tests, inputs, len(store.class_names)) if tests is not None else None,
+        evaluation_facts=canonical(tests.describe()) if tests is not None else None,
+        sample_B=to_tensor(inputs.read(loader.rows.positions_N[:2]).inputs_B),
+    )
+
+
+def _evaluation(tests: TransferSet, inputs: TransferSet, num_classes: int) -> Evaluation:
+    if tests.input_shape != inputs.input_shape:
+        raise TransferSetError(
+            f"the evaluation's rows have the shape {list(tests.input_shape)}, those trained on "
+            f"{list(inputs.input_shape)}; expected the same"
+        )
+    return Evaluation(tests, num_classes)
+
+
+def identity(config: StudentConfig, data: StudentData) -> dict[str, Any]:
+    """What makes this training the one that it is; JSON-able, free of paths and devices."""
+    rows, store = data.loader.rows, data.targets.store
+    content = hashlib.sha256()
+    for name in store.rows.sample_ids[rows.rows_N].tolist():
+        content.update(name.encode() + b"\0")
+    content.update(store.rows.content_hashes[rows.rows_N].tobytes())
+    content.update(np.ascontiguousarray(rows.labels_N).tobytes())
+    return {
+        **canonical(config.model_dump(mode="json", exclude=_NOT_IDENTITY)),
+        "data": f"sha256:{content.hexdigest()}",
+        "teachers": {name: digest(store.teachers[name].pinned()) for name in data.targets.teachers},
+    }
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name; `auto` is CUDA where there is one.
+
+    Raises:
+        StudentError: There is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise StudentError(f"training.device {name!r} cannot be used here: {reason}") from error
+    return device
+
+
+def build_model(config: StudentConfig, data: StudentData, device: torch.device) -> torch.nn.Module:
+    """The untrained model; equal seeds give equal parameters.
+
+    Raises:
+        FactoryError: The factory cannot be imported or raised.
+        StudentError: It made no module, or one that does not fit the inputs or the store's classes.
+    """
+    add_to_path(config.python_path)
+    torch.manual_seed(config.training.seed)
+    model = call(config.model.factory, config.model.kwargs, what="student")
+    if not isinstance(model, torch.nn.Module):
+        raise StudentError(
+            f"student: factory {config.model.factory!r} returned a {type(model).__name__}, "
+            "expected a torch.nn.Module"
+        )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise StudentError(f"student: the model of {config.model.factory!r} has no parameter to train")
+    model = model.to(device)
+    _check_fits(model, config.preprocessing, data, device)
+    return model
+
+
+def _check_fits(
+    model: torch.nn.Module, preprocessing: PreprocessingOptions, data: StudentData, device: torch.device
+) -> None:
+    batch = preprocessing.apply(data.sample_B.to(device))
+    expected = [len(batch), data.targets.num_classes]
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits = model(batch)
+    except Exception as error:
+        raise StudentError(
+            f"student: the model raised {type(error).__name__} on a batch of shape {list(batch.shape)}: "
+            f"{error}. Make preprocessing.shape what it expects"
+        ) from error
+    if not isinstance(logits, torch.Tensor):
+        raise StudentError(
+            f"student: the model returned a {type(logits).__name__}, expected logits {expected}"
+        )
+    if list(logits.shape) != expected:
+        raise StudentError(
+            f"student: the model gives logits of shape {list(logits.shape)}, expected {expected}: "
+            f"{data.targets.store.uri} has {expected[1]} classes"
+        )

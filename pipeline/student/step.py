@@ -1,0 +1,54 @@
+"""One step of training, and the forward pass alone, as a student's file describes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from softcask.pipeline.preprocessing import PreprocessingOptions, to_tensor
+from softcask.pipeline.student.loader import StudentBatch
+from softcask.pipeline.student.losses.base import LossOptions
+from softcask.pipeline.student.precision import Precision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentStep:
+    """What happens to a batch.
+
+    Attributes:
+        preprocessing: From the transfer set's rows to the model's.
+        loss: What is minimised.
+        temperature: T.
+        device: Where the model stands.
+    """
+
+    preprocessing: PreprocessingOptions
+    loss: LossOptions
+    temperature: float
+    device: torch.device
+
+    def train(
+        self,
+        model: torch.nn.Module,
+        optimiser: torch.optim.Optimizer,
+        batch: StudentBatch,
+        precision: Precision,
+    ) -> torch.Tensor:
+        """Move the model by one batch; its loss before that, a scalar on the device."""
+        inputs = self.preprocessing.apply(to_tensor(batch.inputs_B).to(self.device))
+        with precision.autocast():
+            logits_BC = model(inputs)
+        targets = None if batch.targets_BC is None else to_tensor(batch.targets_BC).to(self.device)
+        labels = to_tensor(batch.labels_B).to(self.device)
+        loss = self.loss.compute(logits_BC, targets, labels, self.temperature)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        return loss.detach()
+
+    def logits(self, model: torch.nn.Module, inputs_B: torch.Tensor) -> torch.Tensor:
+        """Logits `[B, C]` in float32, whatever it is trained in, so that test errors can be counted again."""
+        with torch.no_grad():
+            logits: torch.Tensor = model(self.preprocessing.apply(inputs_B.to(self.device)))
+        return logits

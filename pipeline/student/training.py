@@ -1,0 +1,305 @@
+"""The training loop of one process: epochs over stored soft targets, each with its checkpoint, then a result.
+
+No teacher runs here and none can: the student's side does not know how to build one.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from softcask.pipeline.student.building import StudentData, build_model, choose_device, identity, open_data
+from softcask.pipeline.student.checkpoints import (
+    TrainingState,
+    check_identity,
+    read_state,
+    restore,
+    save_checkpoint,
+    save_model,
+    save_text,
+)
+from softcask.pipeline.student.errors import StudentError
+from softcask.pipeline.student.optimisers import build_optimiser, learning_rate, set_learning_rate
+from softcask.pipeline.student.options import Dtype
+from softcask.pipeline.student.precision import Precision, fastest
+from softcask.pipeline.student.results import OnProgress, StudentProgress, StudentResult
+from softcask.pipeline.student.step import StudentStep
+
+if TYPE_CHECKING:
+    from softcask.pipeline.config.student import StudentConfig
+
+CHECKPOINT = "checkpoint.safetensors"
+MODEL = "model.safetensors"
+RESULT = "result.json"
+
+_LOSSES_AT_ONCE = 16
+
+
+def train_student(
+    config: StudentConfig, *, progress: OnProgress | None = None, restart: bool = False
+) -> StudentResult:
+    """Train a student from a store, or go on where an interrupted training stood.
+
+    Writes `checkpoint.safetensors` after each epoch, and `model.safetensors` and `result.json` at the end, to
+    `config.output`. Where all epochs are done already, nothing is trained.
+
+    Args:
+        config: What to train; see `softcask.pipeline.config.student.load_student`.
+        progress: Called often, from this thread.
+        restart: Discard what an earlier training left in the output.
+
+    Raises:
+        MisalignedRows: Inputs and soft targets do not describe the same rows.
+        CheckpointError: The output holds another training, or a damaged one.
+        StudentError: The model does not fit, the loss is no longer finite, or the output cannot be written.
+        StoreError: The store cannot be read.
+    """
+    output = _prepare_output(Path(config.output))
+    with _torch_left_as_found(config.training.num_threads):
+        training = _Training(config, open_data(config), output, progress)
+        if restart:
+            _discard(output)
+        return training.run()
+
+
+class _Training:
+    """One training in this process."""
+
+    def __init__(
+        self, config: StudentConfig, data: StudentData, output: Path, progress: OnProgress | None
+    ) -> None:
+        self._config = config
+        self._data = data
+        self._output = output
+        self._progress = progress
+        self._epochs = config.training.epochs
+        self._steps = len(data.loader) * self._epochs
+        self._device = choose_device(config.training.device)
+        self._model = build_model(config, data, self._device)
+        self._optimiser = self._optimiser_of(self._model)
+        self._step = StudentStep(
+            preprocessing=config.preprocessing,
+            loss=config.loss,
+            temperature=config.targets.temperature,
+            device=self._device,
+        )
+        self._clock = _Clock()
+        self._trained_rows = 0
+
+    def run(self) -> StudentResult:
+        """Train what is left, evaluate, and write the result."""
+        state = self._begin()
+        if state.epoch == self._epochs and (result := self._earlier_result()) is not None:
+            self._tell(self._epochs, f"already trained: all {self._epochs} epochs are in {self._output}")
+            return result
+        self._clock = _Clock(seconds=state.seconds, cpu_seconds=state.cpu_seconds)
+        precision = Precision(dtype=state.dtype, device_type=self._device.type)
+        while state.epoch < self._epochs:
+            state = self._after_epoch(state, self._train_epoch(state.epoch, precision))
+            save_checkpoint(self._output / CHECKPOINT, self._model, self._optimiser, state)
+        save_model(self._output / MODEL, self._model)
+        result = self._result(state)
+        save_text(self._output / RESULT, result.to_json())
+        return result
+
+    def _begin(self) -> TrainingState:
+        """The state to go on from: a checkpoint's, or a new one."""
+        now = identity(self._config, self._data)
+        state = read_state(self._output / CHECKPOINT)
+        if state is None:
+            return TrainingState(identity=now, dtype=self._choose_dtype())
+        check_identity(self._output / CHECKPOINT, state, now)
+        restore(self._output / CHECKPOINT, self._model, self._optimiser)
+        if state.epoch < self._epochs:
+            self._tell(state.epoch, f"going on after epoch {state.epoch} of {self._epochs}")
+        return state
+
+    def _choose_dtype(self) -> Dtype:
+        if self._config.training.dtype != "auto":
+            return self._config.training.dtype
+        model = copy.deepcopy(self._model).train()
+        optimiser = self._optimiser_of(model)
+        batch = next(self._data.loader.epoch(0))
+
+        def trial(precision: Precision) -> None:
+            self._step.train(model, optimiser, batch, precision).item()
+
+        precision, sentence = fastest(trial, self._device.type)
+        self._tell(0, sentence)
+        return precision.dtype
+
+    def _train_epoch(self, epoch: int, precision: Precision) -> float:
+        """Train one epoch; its mean loss."""
+        # Seeded anew for each epoch, so that dropout after a resumption is what it would have been.
+        _seed_torch(self._config.training.seed, epoch)
+        self._model.train()
+        losses: list[float] = []
+        waiting: list[torch.Tensor] = []
+        for number, batch in enumerate(self._data.loader.epoch(epoch), start=1):
+            step = epoch * len(self._data.loader) + number
+            set_learning_rate(self._optimiser, learning_rate(self._config.optimiser, step - 1, self._steps))
+            waiting.append(self._step.train(self._model, self._optimiser, batch, precision))
+            self._trained_rows += len(batch.labels_B)
+            if len(waiting) == _LOSSES_AT_ONCE or number == len(self._data.loader):
+                # Together, because each look at a number waits for the device.
+                losses += torch.stack(waiting).tolist()
+                waiting.clear()
+                self._check_finite(losses, epoch)
+                self._tell(epoch, step=step, loss=sum(losses) / len(losses))
+        return sum(losses) / len(losses)
+
+    def _check_finite(self, losses: list[float], epoch: int) -> None:
+        for number, loss in enumerate(
+            losses[-_LOSSES_AT_ONCE:], start=max(1, len(losses) - _LOSSES_AT_ONCE + 1)
+        ):
+            if not math.isfinite(loss):
+                optimiser = self._config.optimiser
+                raise StudentError(
+                    f"the loss became {loss} in epoch {epoch + 1}, step {number} of {len(self._data.loader)} "
+                    f"({optimiser.kind}, lr {optimiser.lr:g}, T {self._config.targets.temperature:g}). Try a "
+                    "lower optimiser.lr (a tenth), schedule one_cycle, adam instead of sgd, or float32. "
+                    f"Checkpoints up to epoch {epoch} are kept in {self._output}"
+                )
+
+    def _after_epoch(self, state: TrainingState, loss: float) -> TrainingState:
+        errors = state.errors_by_epoch
+        if self._config.training.evaluate_every_epoch and self._data.evaluation is not None:
+            errors = (*errors, self._count_errors(state.epoch + 1))
+        seconds, cpu_seconds = self._clock.read()
+        return replace(
+            state,
+            epoch=state.epoch + 1,
+            loss=loss,
+            errors_by_epoch=errors,
+            seconds=seconds,
+            cpu_seconds=cpu_seconds,
+        )
+
+    def _count_errors(self, epochs_done: int) -> int:
+        if self._data.evaluation is None:
+            raise StudentError("there is no evaluation to count errors on")
+        self._model.eval()
+        errors = self._data.evaluation.errors(lambda inputs: self._step.logits(self._model, inputs))
+        self._tell(epochs_done, errors=errors)
+        return errors
+
+    def _result(self, state: TrainingState) -> StudentResult:
+        errors = self._count_errors(self._epochs) if self._data.evaluation is not None else None
+        seconds, cpu_seconds = self._clock.read()
+        return StudentResult(
+            errors=errors,
+            test_rows=len(self._data.evaluation) if self._data.evaluation is not None else None,
+            errors_by_epoch=state.errors_by_epoch,
+            evaluation=self._data.evaluation_facts,
+            loss=state.loss,
+            loss_kind=self._config.loss.kind,
+            temperature=self._config.targets.temperature,
+            teachers=self._data.targets.teachers,
+            teacher_passes=0,
+            rows=len(self._data.loader.rows),
+            epochs=self._epochs,
+            parameters=sum(p.numel() for p in self._model.parameters() if p.requires_grad),
+            seconds=seconds,
+            cpu_seconds=cpu_seconds,
+            dtype=state.dtype,
+            device=str(self._device),
+            model=str(self._output / MODEL),
+        )
+
+    def _earlier_result(self) -> StudentResult | None:
+        """The result in the output, if it is of this evaluation and its model is there."""
+        result = StudentResult.read(self._output / RESULT)
+        if result is None or result.evaluation != self._data.evaluation_facts:
+            return None
+        return result if (self._output / MODEL).is_file() else None
+
+    def _optimiser_of(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return build_optimiser(self._config.optimiser, trained, self._device)
+
+    def _tell(
+        self,
+        epoch: int,
+        message: str | None = None,
+        *,
+        step: int | None = None,
+        loss: float | None = None,
+        errors: int | None = None,
+    ) -> None:
+        if self._progress is None:
+            return
+        step = epoch * len(self._data.loader) if step is None else step
+        rate = self._trained_rows / self._clock.running() if self._trained_rows else 0.0
+        rows_left = (self._steps - step) * len(self._data.loader.rows) / len(self._data.loader)
+        self._progress(
+            StudentProgress(
+                message=message,
+                epoch=epoch,
+                epochs=self._epochs,
+                step=step,
+                steps=self._steps,
+                loss=loss,
+                rows_per_second=rate,
+                seconds_left=rows_left / rate if rate else None,
+                errors=errors,
+            )
+        )
+
+
+class _Clock:
+    """Wall and CPU seconds, going on from those of earlier processes."""
+
+    def __init__(self, *, seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
+        self._before = seconds, cpu_seconds
+        self._began = time.perf_counter(), time.process_time()
+
+    def running(self) -> float:
+        """Wall seconds of this process."""
+        return time.perf_counter() - self._began[0]
+
+    def read(self) -> tuple[float, float]:
+        """Wall and CPU seconds of all processes."""
+        return self._before[0] + self.running(), self._before[1] + time.process_time() - self._began[1]
+
+
+def _seed_torch(seed: int, epoch: int) -> None:
+    state = np.random.SeedSequence((seed, epoch, 1)).generate_state(1, np.uint64)
+    torch.manual_seed(int(state[0]) >> 1)
+
+
+@contextmanager
+def _torch_left_as_found(num_threads: int | None) -> Iterator[None]:
+    """Torch's random state and number of threads belong to the caller."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+        try:
+            if num_threads is not None:
+                torch.set_num_threads(num_threads)
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _prepare_output(output: Path) -> Path:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudentError(f"cannot make the output folder {output}: {error}") from error
+    if not os.access(output, os.W_OK):
+        raise StudentError(f"no permission to write to the output folder {output}; choose another output")
+    return output
+
+
+def _discard(output: Path) -> None:
+    for name in (CHECKPOINT, RESULT, MODEL):
+        (output / name).unlink(missing_ok=True)

@@ -1,0 +1,39 @@
+"""The section `[targets]` of a student's file: which teachers, how combined, how soft."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, FiniteFloat
+
+from softcask.pipeline.parts import Options
+from softcask.pipeline.targets.rules.registry import RULES
+from softcask.pipeline.targets.soft_targets import LogitSource, SoftTargets
+
+
+def _known_rule(kind: str) -> str:
+    RULES.get(kind)
+    return kind
+
+
+PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
+
+
+class TargetOptions(Options):
+    """What a student learns from.
+
+    Attributes:
+        teachers: Names in the store; None takes every teacher of role `member`.
+        rule: How they are combined: `mean`, `geometric`, or a third party's.
+        weights: One a teacher, in their order, of any sum; None weighs them equally.
+        temperature: T of the soft targets and of the student while it is trained.
+    """
+
+    teachers: tuple[str, ...] | None = Field(default=None, min_length=1)
+    rule: Annotated[str, AfterValidator(_known_rule)] = "mean"
+    weights: tuple[PositiveFloat, ...] | None = None
+    temperature: PositiveFloat = 4.0
+
+    def open(self, store: LogitSource) -> SoftTargets:
+        """The soft targets that this section describes; see `SoftTargets` for what is refused."""
+        return SoftTargets(store, self.teachers, self.rule, self.weights)

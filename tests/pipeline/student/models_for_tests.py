@@ -1,0 +1,40 @@
+"""Factories that the tests' student files name."""
+
+from __future__ import annotations
+
+import torch
+
+
+def mlp(width: int = 16, classes: int = 5, dropout: float = 0.0) -> torch.nn.Module:
+    return torch.nn.Sequential(
+        torch.nn.Linear(12, width),
+        torch.nn.ReLU(),
+        torch.nn.BatchNorm1d(width),
+        torch.nn.Dropout(dropout),
+        torch.nn.Linear(width, classes),
+    )
+
+
+class Tied(torch.nn.Module):
+    """Two names, one parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = torch.nn.Linear(12, 12)
+        self.again = self.inside
+        self.head = torch.nn.Linear(12, 5)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.head(self.again(self.inside(inputs))))
+
+
+def nothing_to_train() -> torch.nn.Module:
+    return torch.nn.Flatten()
+
+
+def no_module() -> str:
+    return "a string"
+
+
+def wants_images() -> torch.nn.Module:
+    return torch.nn.Conv2d(1, 5, 3)
