@@ -1,7 +1,7 @@
 """Trains the demo's three teachers and writes `weights/`, so that the committed weights can be made again.
 
 Run once by hand, `python train_teachers.py`; the demo itself only reads `weights/`. The schedule is fixed
-beforehand and the last epoch's weights are kept: the test rows are only counted at the end, and choose nothing.
+beforehand and the last epoch's weights are kept: the test rows are counted at the end and choose nothing.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def write_readme(images: Tensor, labels: Tensor) -> None:
         "Written by `python train_teachers.py` in `examples/mnist/`; the last epoch of a fixed schedule "
         f"(AdamW, one-cycle to {PEAK_LEARNING_RATE}, batches of {BATCH_SIZE}, random affine augmentation), "
         "measured on the 10,000 test rows in float32. Load with `models:conv_net` and the width given.\n\n"
-        "| teacher | width | seed | parameters | epochs | trained in | CPU seconds, 1 thread | test errors |\n"
+        "| teacher | width | seed | parameters | epochs | run in | CPU seconds (1 thread) | errors |\n"
         "|---|---|---|---|---|---|---|---|\n" + "".join(rows) + "\n"
         f"The ensemble (arithmetic mean of the three's probabilities) makes **{ensemble}** test errors.\n"
     )
