@@ -1,1 +1,61 @@
-"""softcask: soft targets, distilled once and kept in cask."""
+"""softcask: soft targets, distilled once and kept in cask.
+
+The names below are all that most people need. Each is imported when it is first asked for, so that
+`import softcask` costs nothing and reading a store needs neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from softcask.pipeline.config.run import load_run
+    from softcask.pipeline.config.student import load_student
+    from softcask.pipeline.precompute import precompute
+    from softcask.pipeline.store.reader import Store
+    from softcask.pipeline.store.reader import open_store as open
+    from softcask.pipeline.student.training import train_student
+    from softcask.pipeline.targets.soft_targets import SoftTargets
+    from softcask.storage_schemas.errors import SoftcaskError
+
+    __version__: str
+
+__all__ = [
+    "open",
+    "Store",
+    "SoftTargets",
+    "load_run",
+    "precompute",
+    "load_student",
+    "train_student",
+    "SoftcaskError",
+    "__version__",
+]
+
+_HOMES = {
+    "open": "pipeline.store.reader:open_store",
+    "Store": "pipeline.store.reader:Store",
+    "SoftTargets": "pipeline.targets.soft_targets:SoftTargets",
+    "load_run": "pipeline.config.run:load_run",
+    "precompute": "pipeline.precompute:precompute",
+    "load_student": "pipeline.config.student:load_student",
+    "train_student": "pipeline.student.training:train_student",
+    "SoftcaskError": "storage_schemas.errors:SoftcaskError",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("softcask")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(import_module(f"{__name__}.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

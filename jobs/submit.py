@@ -1,0 +1,136 @@
+"""`softcask submit`: the same command, as a job of a Ray cluster.
+
+The config's folder travels with the job, so that its relative paths mean there what they mean here. The
+store is the exception: it must outlive the job's folder, so that its path is made absolute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from softcask.jobs import console
+from softcask.jobs.options import RunFile, Settings
+from softcask.storage_schemas.errors import ExecutorError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+    from softcask.pipeline.config.run import RunConfig
+
+EXAMPLES = (
+    "Examples:\n\nsoftcask submit --address http://HOST:8265 precompute run.toml\n\n"
+    "softcask submit --address http://HOST:8265 precompute run.toml --no-wait\n\n"
+    "Ray does not send files that .gitignore names, unless RAY_RUNTIME_ENV_IGNORE_GITIGNORE=1."
+)
+_SECONDS_BETWEEN_LOOKS = 0.5
+_EXCLUDED = (".git", ".venv", "__pycache__")
+
+
+class JobKind(StrEnum):
+    """What can be submitted."""
+
+    PRECOMPUTE = "precompute"
+
+
+Job = Annotated[JobKind, typer.Argument(metavar="precompute", help="The command to run there.")]
+Address = Annotated[
+    str,
+    typer.Option(
+        envvar="RAY_API_SERVER_ADDRESS", metavar="URL", help="The cluster's dashboard: http://HOST:8265."
+    ),
+]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job's log to its end.")]
+
+
+def submit(job: Job, run: RunFile, address: Address, settings: Settings = None, wait: Wait = True) -> None:
+    """Run a command on a Ray cluster, through its job API; exits as the job does.
+
+    The config's folder is sent along. A store that is a path must be one that the cluster sees.
+    """
+    from softcask.pipeline.config.run import load_run
+    from softcask.pipeline.config.toml import parse_overrides
+
+    config = load_run(run, parse_overrides(settings or ()))
+    client = _connect(address)
+    try:
+        submitted = client.submit_job(
+            entrypoint=entrypoint(job, run, config, settings or []), runtime_env=_environment(run, config)
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ExecutorError(f"{address} did not take the job: {error}") from error
+    console.note(f"job {submitted} at {address}")
+    if not wait:
+        console.say(submitted)
+        return
+    try:
+        _follow(client, submitted)
+        code = _outcome(client, submitted)
+    except KeyboardInterrupt as error:
+        console.note(f"the job goes on; end it with: ray job stop --address {address} {submitted}")
+        raise typer.Exit(130) from error
+    raise typer.Exit(code)
+
+
+def entrypoint(job: str, run: Path, config: RunConfig, settings: list[str]) -> str:
+    """The shell command of the job, to be run in the config's folder."""
+    stated = ["executor.address=auto", *settings]
+    if "://" not in config.store.uri:
+        stated.append(f"store.uri={config.store.uri}")
+    flags = [part for setting in stated for part in ("--set", setting)]
+    # Not the `softcask` script: a cluster's PATH may lack the folder it was installed to.
+    return shlex.join(["python", "-m", "softcask.jobs.cli", str(job), run.name, *flags])
+
+
+def _environment(run: Path, config: RunConfig) -> dict[str, Any]:
+    folder = run.absolute().parent
+    excluded = list(_EXCLUDED)
+    store = Path(config.store.uri)
+    if store.is_relative_to(folder) and store != folder:
+        excluded.append(f"/{store.relative_to(folder)}")
+    return {"working_dir": str(folder), "excludes": excluded}
+
+
+def _connect(address: str) -> JobSubmissionClient:
+    from ray.job_submission import JobSubmissionClient
+
+    # Ray lets these two overrule the address that it is given.
+    os.environ["RAY_API_SERVER_ADDRESS"] = address
+    os.environ.pop("RAY_ADDRESS", None)
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ExecutorError(
+            f"cannot reach Ray's job API at {address}: {error}. Give the address of a running cluster's "
+            "dashboard, such as http://HOST:8265."
+        ) from error
+
+
+def _follow(client: JobSubmissionClient, job: str) -> None:
+    async def tail() -> None:
+        async for lines in client.tail_job_logs(job):
+            sys.stdout.write(lines)
+            sys.stdout.flush()
+
+    try:
+        asyncio.run(tail())
+    except (RuntimeError, OSError) as error:
+        console.warn(f"lost the job's log ({error}); the job goes on, waiting for its end")
+
+
+def _outcome(client: JobSubmissionClient, job: str) -> int:
+    while not (found := client.get_job_info(job)).status.is_terminal():
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    if found.status == "SUCCEEDED":
+        console.note(f"job {job} succeeded")
+        return 0
+    console.complain(f"job {job} {found.status.lower()}: {found.message}")
+    return found.driver_exit_code or 1

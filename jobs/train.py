@@ -1,0 +1,91 @@
+"""`softcask train`: one student, from a store, in this process."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from softcask.jobs import console
+from softcask.jobs.options import Json, Settings
+from softcask.jobs.progress import Bars
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from softcask.pipeline.student.results import StudentProgress, StudentResult
+
+EXAMPLES = (
+    "Examples:\n\nsoftcask train student.toml\n\n"
+    "softcask train student.toml --set targets.temperature=20 --set output=runs/t20"
+)
+
+StudentFile = Annotated[
+    Path, typer.Argument(metavar="STUDENT.toml", help="The student file.", show_default=False)
+]
+Restart = Annotated[bool, typer.Option("--restart", help="Discard what an earlier training left.")]
+
+
+def train(
+    student: StudentFile, settings: Settings = None, as_json: Json = False, restart: Restart = False
+) -> None:
+    """Train a student from stored soft targets; no teacher runs.
+
+    Goes on from the last epoch's checkpoint when run again.
+    """
+    from softcask.pipeline.config.student import load_student
+    from softcask.pipeline.config.toml import parse_overrides
+    from softcask.pipeline.student.training import train_student
+
+    with console.answering(as_json), Bars() as bars:
+        config = load_student(student, parse_overrides(settings or ()))
+        result = train_student(config, progress=_watch(bars), restart=restart)
+    if as_json:
+        console.emit(asdict(result))
+    else:
+        _show(result)
+
+
+def _watch(bars: Bars) -> Callable[[StudentProgress], None]:
+    def watch(progress: StudentProgress) -> None:
+        if progress.message:
+            bars.line(progress.message)
+        epoch = min(progress.epoch + 1, progress.epochs)
+        loss = f", loss {progress.loss:.4f}" if progress.loss is not None else ""
+        rate = f", {progress.rows_per_second:,.0f} rows/s" if progress.rows_per_second else ""
+        if progress.errors is not None:
+            bars.line(f"after epoch {progress.epoch}: {console.many(progress.errors, 'test error')}")
+        bars.show(
+            "train",
+            progress.step,
+            progress.steps,
+            unit="steps",
+            note=f"epoch {epoch} of {progress.epochs}{loss}{rate}",
+        )
+
+    return watch
+
+
+def _show(result: StudentResult) -> None:
+    errors = f"{result.errors:,} of {result.test_rows:,}" if result.errors is not None else "not evaluated"
+    console.show_table(
+        ["loss", "T", "test errors", "epochs", "seconds", "teacher passes"],
+        [
+            [
+                result.loss_kind,
+                f"{result.temperature:g}",
+                errors,
+                f"{result.epochs}",
+                f"{result.seconds:,.1f}",
+                f"{result.teacher_passes}",
+            ]
+        ],
+    )
+    console.say(f"trained     {result.parameters:,} parameters on {result.rows:,} rows from {_named(result)}")
+    console.say(f"model       {result.model}")
+
+
+def _named(result: StudentResult) -> str:
+    return f"the soft targets of {', '.join(result.teachers)}" if result.teachers else "labels alone"
