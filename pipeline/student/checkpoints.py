@@ -35,7 +35,7 @@ class TrainingState:
         epoch: Epochs done.
         dtype: What forward passes compute with; kept, so that `auto` chooses once.
         loss: Mean loss of the last epoch.
-        errors_by_epoch: Test errors after each epoch, where they were counted.
+        errors_by_epoch: Test errors after each epoch; None where they were not counted.
         seconds: Wall time so far.
         cpu_seconds: CPU time so far.
     """
@@ -44,7 +44,7 @@ class TrainingState:
     dtype: Dtype
     epoch: int = 0
     loss: float = 0.0
-    errors_by_epoch: tuple[int, ...] = ()
+    errors_by_epoch: tuple[int | None, ...] = ()
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 

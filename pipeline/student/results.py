@@ -48,7 +48,7 @@ class StudentResult:
     Attributes:
         errors: Labelled test rows whose top-1 is not the label; None without evaluation.
         test_rows: Labelled test rows.
-        errors_by_epoch: After each epoch, where that was asked for.
+        errors_by_epoch: After each epoch; None where they were not counted.
         evaluation: What the test set said of itself, to know whether it is still the same.
         loss: Mean loss of the last epoch.
         loss_kind: What was minimised.
@@ -67,7 +67,7 @@ class StudentResult:
 
     errors: int | None
     test_rows: int | None
-    errors_by_epoch: tuple[int, ...]
+    errors_by_epoch: tuple[int | None, ...]
     evaluation: dict[str, Any] | None
     loss: float
     loss_kind: str

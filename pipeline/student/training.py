@@ -8,14 +8,10 @@ from __future__ import annotations
 import copy
 import math
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from softcask.pipeline.student.building import StudentData, build_model, choose_device, identity, open_data
@@ -32,6 +28,7 @@ from softcask.pipeline.student.errors import StudentError
 from softcask.pipeline.student.optimisers import build_optimiser, learning_rate, set_learning_rate
 from softcask.pipeline.student.options import Dtype
 from softcask.pipeline.student.precision import Precision, fastest
+from softcask.pipeline.student.process import Clock, seed_torch, torch_left_as_found
 from softcask.pipeline.student.results import OnProgress, StudentProgress, StudentResult
 from softcask.pipeline.student.step import StudentStep
 
@@ -65,7 +62,7 @@ def train_student(
         StoreError: The store cannot be read.
     """
     output = _prepare_output(Path(config.output))
-    with _torch_left_as_found(config.training.num_threads):
+    with torch_left_as_found(config.training.num_threads):
         training = _Training(config, open_data(config), output, progress)
         if restart:
             _discard(output)
@@ -93,8 +90,9 @@ class _Training:
             temperature=config.targets.temperature,
             device=self._device,
         )
-        self._clock = _Clock()
+        self._clock = Clock()
         self._trained_rows = 0
+        self._errors: dict[int, int] = {}
 
     def run(self) -> StudentResult:
         """Train what is left, evaluate, and write the result."""
@@ -102,7 +100,7 @@ class _Training:
         if state.epoch == self._epochs and (result := self._earlier_result()) is not None:
             self._tell(self._epochs, f"already trained: all {self._epochs} epochs are in {self._output}")
             return result
-        self._clock = _Clock(seconds=state.seconds, cpu_seconds=state.cpu_seconds)
+        self._clock = Clock(seconds=state.seconds, cpu_seconds=state.cpu_seconds)
         precision = Precision(dtype=state.dtype, device_type=self._device.type)
         while state.epoch < self._epochs:
             state = self._after_epoch(state, self._train_epoch(state.epoch, precision))
@@ -141,7 +139,7 @@ class _Training:
     def _train_epoch(self, epoch: int, precision: Precision) -> float:
         """Train one epoch; its mean loss."""
         # Seeded anew for each epoch, so that dropout after a resumption is what it would have been.
-        _seed_torch(self._config.training.seed, epoch)
+        seed_torch(self._config.training.seed, epoch)
         self._model.train()
         losses: list[float] = []
         waiting: list[torch.Tensor] = []
@@ -172,29 +170,31 @@ class _Training:
                 )
 
     def _after_epoch(self, state: TrainingState, loss: float) -> TrainingState:
-        errors = state.errors_by_epoch
-        if self._config.training.evaluate_every_epoch and self._data.evaluation is not None:
-            errors = (*errors, self._count_errors(state.epoch + 1))
+        counted = self._config.training.evaluate_every_epoch
+        errors = self._count_errors(state.epoch + 1) if counted else None
         seconds, cpu_seconds = self._clock.read()
         return replace(
             state,
             epoch=state.epoch + 1,
             loss=loss,
-            errors_by_epoch=errors,
+            errors_by_epoch=(*state.errors_by_epoch, errors),
             seconds=seconds,
             cpu_seconds=cpu_seconds,
         )
 
-    def _count_errors(self, epochs_done: int) -> int:
+    def _count_errors(self, epochs_done: int) -> int | None:
+        """Test errors as the model stands after so many epochs, counted once; None without evaluation."""
         if self._data.evaluation is None:
-            raise StudentError("there is no evaluation to count errors on")
-        self._model.eval()
-        errors = self._data.evaluation.errors(lambda inputs: self._step.logits(self._model, inputs))
-        self._tell(epochs_done, errors=errors)
-        return errors
+            return None
+        if epochs_done not in self._errors:
+            self._model.eval()
+            errors = self._data.evaluation.errors(lambda inputs: self._step.logits(self._model, inputs))
+            self._errors[epochs_done] = errors
+            self._tell(epochs_done, errors=errors)
+        return self._errors[epochs_done]
 
     def _result(self, state: TrainingState) -> StudentResult:
-        errors = self._count_errors(self._epochs) if self._data.evaluation is not None else None
+        errors = self._count_errors(self._epochs)
         seconds, cpu_seconds = self._clock.read()
         return StudentResult(
             errors=errors,
@@ -254,40 +254,6 @@ class _Training:
                 errors=errors,
             )
         )
-
-
-class _Clock:
-    """Wall and CPU seconds, going on from those of earlier processes."""
-
-    def __init__(self, *, seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
-        self._before = seconds, cpu_seconds
-        self._began = time.perf_counter(), time.process_time()
-
-    def running(self) -> float:
-        """Wall seconds of this process."""
-        return time.perf_counter() - self._began[0]
-
-    def read(self) -> tuple[float, float]:
-        """Wall and CPU seconds of all processes."""
-        return self._before[0] + self.running(), self._before[1] + time.process_time() - self._began[1]
-
-
-def _seed_torch(seed: int, epoch: int) -> None:
-    state = np.random.SeedSequence((seed, epoch, 1)).generate_state(1, np.uint64)
-    torch.manual_seed(int(state[0]) >> 1)
-
-
-@contextmanager
-def _torch_left_as_found(num_threads: int | None) -> Iterator[None]:
-    """Torch's random state and number of threads belong to the caller."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
-        try:
-            if num_threads is not None:
-                torch.set_num_threads(num_threads)
-            yield
-        finally:
-            torch.set_num_threads(threads)
 
 
 def _prepare_output(output: Path) -> Path:

@@ -224,7 +224,8 @@ def test_test_errors_are_counted_as_a_plain_argmax_would(world: Any) -> None:
     }
     config = config_of(world, evaluation=tests, training={"evaluate_every_epoch": True})
 
-    result = train_student(config)
+    seen: list[StudentProgress] = []
+    result = train_student(config, progress=seen.append)
 
     w = weights(config)
     hidden = np.maximum(inputs @ w["0.weight"].T + w["0.bias"], 0)
@@ -234,6 +235,8 @@ def test_test_errors_are_counted_as_a_plain_argmax_would(world: Any) -> None:
     assert result.test_rows == 80
     assert len(result.errors_by_epoch) == 4
     assert result.errors_by_epoch[-1] == result.errors
+    counted = [(state.epoch, state.errors) for state in seen if state.errors is not None]
+    assert counted == list(enumerate(result.errors_by_epoch, start=1))
 
     document = json.loads((Path(config.output) / "result.json").read_text())
     assert document["errors"] == result.errors
