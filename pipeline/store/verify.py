@@ -1,0 +1,359 @@
+"""Is the store right? Reads every object that its documents speak of and checks it against what they say.
+
+Nothing is trusted and nothing stops the walk: each object that is missing, damaged or not what its manifest
+says is one problem, named by its key. Objects that no document speaks of (left by a killed writer) are
+counted; they do no harm.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from softcask.pipeline.store.layout import array_layouts, zarr_metadata
+from softcask.pipeline.store.objects import StoreObjects
+from softcask.storage_schemas import keys, tables
+from softcask.storage_schemas.errors import CorruptObject, SoftcaskError, StoreNotFound
+from softcask.storage_schemas.fingerprint import digest
+from softcask.storage_schemas.manifest import (
+    Generation,
+    Manifest,
+    ObjectRecord,
+    Pointer,
+    RootManifest,
+    RunRecord,
+    SegmentManifest,
+    TeacherManifest,
+    UnitCommit,
+)
+from softcask.storage_schemas.zarr_layout import ArrayLayout
+
+_THREADS = 8
+_NAME = keys.NAME_PATTERN.strip("^$")
+_SEGMENT = re.compile(rf"transfer_set/({_NAME})/segment\.json")
+_TEACHER = re.compile(rf"teachers/({_NAME})/(?:teacher|commits/[^/]+)\.json")
+_RECEIPT = re.compile(rf"teachers/({_NAME})/commits/([^/]+)\.json")
+_RUN = re.compile(rf"runs/({_NAME})/run\.json")
+_GENERATION = re.compile(r"catalog/([0-9]{8})/generation\.json")
+
+Document = TypeVar("Document", bound=Manifest)
+_Check = Callable[[bytes], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One object that is not what the store says.
+
+    Attributes:
+        key: The object.
+        message: What was found and what was expected.
+    """
+
+    key: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What a walk through a store found.
+
+    Attributes:
+        objects: Objects checked, missing ones among them.
+        bytes: Bytes read to check them.
+        problems: One an object, in the order of keys; empty where all is right.
+        orphans: Objects that no document speaks of.
+    """
+
+    objects: int
+    bytes: int
+    problems: tuple[Problem, ...]
+    orphans: int
+
+
+def verify(uri: str, *, progress: Callable[[int, int, int], None] | None = None) -> VerifyReport:
+    """Check every object of a store: it stands, its bytes are those committed, and it decodes.
+
+    Args:
+        uri: A local path or an fsspec URL.
+        progress: Called after each object with objects done, objects in all and bytes done.
+
+    Raises:
+        StoreNotFound: There is nothing of a store at `uri`.
+        StoreAccess: No filesystem for this protocol is installed.
+    """
+    objects = StoreObjects.at(uri)
+    present = _present_keys(objects)
+    walk = _Walk(objects, present)
+    walk.run()
+    if not present & walk.checks.keys():
+        raise StoreNotFound(f"there is no softcask store at {uri} (no {keys.ROOT} in it); check the path")
+    wanted = sorted(key for key in walk.checks if key in present or key in walk.required)
+    size = 0
+    with ThreadPoolExecutor(_THREADS) as pool:
+        checked = pool.map(partial(_check_object, objects, walk), wanted)
+        for done, (key, read, message) in enumerate(checked, start=1):
+            size += read
+            if message is not None:
+                walk.problem(key, message)
+            if progress is not None:
+                progress(done, len(wanted), size)
+    problems = tuple(Problem(key=key, message=text) for key, text in sorted(walk.problems.items()))
+    return VerifyReport(
+        objects=len(wanted), bytes=size, problems=problems, orphans=len(present - walk.checks.keys())
+    )
+
+
+class _Walk:
+    """Gathers from the store's documents what must stand, and how each object is checked."""
+
+    def __init__(self, objects: StoreObjects, present: set[str]) -> None:
+        self.checks: defaultdict[str, list[_Check]] = defaultdict(list)
+        self.required: set[str] = set()
+        self.problems: dict[str, str] = {}
+        self._objects = objects
+        self._present = present
+        self._segments: dict[str, SegmentManifest] = {}
+        self._readable: dict[str, pa.Table] = {}
+        self._teachers: dict[str, TeacherManifest] = {}
+        self._records: set[ObjectRecord] = set()
+
+    def run(self) -> None:
+        """Walk all documents: runs, rows, teachers, the catalog, receipts."""
+        self._document(RootManifest, keys.ROOT)
+        for key, (run,) in self._matching(_RUN):
+            self._named(key, self._document(RunRecord, key), "run", run)
+        for key, (name,) in self._matching(_SEGMENT):
+            self._guarded(key, self._segment, key, name)
+        for name in sorted({name for _, (name, *_) in self._matching(_TEACHER)}):
+            self._guarded(keys.teacher_manifest(name), self._teacher, name)
+        self._catalog()
+        receipts = list(self._matching(_RECEIPT))
+        with ThreadPoolExecutor(_THREADS) as pool:
+            commits = list(pool.map(lambda found: self._document(UnitCommit, found[0]), receipts))
+        for (key, (name, unit)), commit in zip(receipts, commits, strict=True):
+            self._guarded(key, self._receipt, key, name, unit, commit)
+
+    def problem(self, key: str, message: str) -> None:
+        """Note what is wrong with an object; the first finding counts."""
+        self.problems.setdefault(key, message)
+
+    def _matching(self, pattern: re.Pattern[str]) -> Iterable[tuple[str, tuple[str, ...]]]:
+        for key in sorted(self._present):
+            if match := pattern.fullmatch(key):
+                yield key, match.groups()
+
+    def _guarded(self, key: str, step: Callable[..., None], *arguments: Any) -> None:
+        """Run one step; whatever a malformed document makes of it is that document's problem."""
+        try:
+            step(*arguments)
+        except Exception as error:
+            self.problem(key, _message(key, error))
+
+    def _claim(self, key: str, *checks: _Check, required: bool = True) -> None:
+        self.checks[keys.checked_key(key)] += checks
+        if required:
+            self.required.add(key)
+
+    def _claim_record(self, record: ObjectRecord) -> None:
+        if record not in self._records:
+            self._records.add(record)
+            self._claim(record.key, record.check)
+
+    def _document(self, kind: type[Document], key: str) -> Document | None:
+        self._claim(key, partial(kind.from_bytes, key=key))
+        try:
+            return kind.from_bytes(self._objects.read(key), key)
+        except Exception as error:
+            self.problem(key, _message(key, error))
+            return None
+
+    def _named(self, key: str, document: Manifest | None, field: str, expected: object) -> None:
+        if document is not None and (found := getattr(document, field)) != expected:
+            self.problem(key, f"{key} is the document of {found!r}; it was moved or copied")
+
+    def _segment(self, key: str, name: str) -> None:
+        segment = self._document(SegmentManifest, key)
+        self._named(key, segment, "segment", name)
+        if segment is None:
+            return
+        self._segments[name] = segment
+        self._claim_record(segment.table)
+        self._claim(segment.table.key, partial(_check_rows, segment))
+        self._guarded(segment.table.key, self._rows, segment)
+
+    def _rows(self, segment: SegmentManifest) -> None:
+        key = segment.table.key
+        data = segment.table.check(self._objects.read(key))
+        self._readable[segment.segment] = _readable(tables.from_bytes(data, tables.ROWS, key))
+
+    def _teacher(self, name: str) -> None:
+        key = keys.teacher_manifest(name)
+        teacher = self._document(TeacherManifest, key)
+        self._named(key, teacher, "name", name)
+        if teacher is None:
+            return
+        self._teachers[name] = teacher
+        probe = keys.probe(name)
+        self._claim(probe, partial(tables.from_bytes, schema=tables.PROBE, key=probe))
+        for segment in self._segments.values():
+            self._claim_metadata(teacher, segment, 0, required=False)
+
+    def _claim_metadata(
+        self, teacher: TeacherManifest, segment: SegmentManifest, view: int, *, required: bool
+    ) -> None:
+        for key, document in zarr_metadata(teacher, segment, view).items():
+            self._claim(key, partial(_check_equal, document, key), required=required)
+
+    def _catalog(self) -> None:
+        numbers = {int(number) for _, (number,) in self._matching(_GENERATION)}
+        # A pointer may be lost or behind: who moves it can die. What it names may not be missing.
+        pointer = None
+        if keys.CATALOG_POINTER in self._present:
+            pointer = self._document(Pointer, keys.CATALOG_POINTER)
+        newest = max([*numbers, pointer.generation if pointer else 0])
+        gap = next((number for number in range(1, newest + 1) if number not in numbers), newest)
+        for number in sorted({*numbers, gap} - {0}):
+            self._guarded(keys.generation(number), self._generation, number)
+
+    def _generation(self, number: int) -> None:
+        key = keys.generation(number)
+        generation = self._document(Generation, key)
+        self._named(key, generation, "generation", number)
+        for record in (*generation.manifests, *generation.tables) if generation else ():
+            self._guarded(key, self._claim_record, record)
+        for record in generation.tables if generation else ():
+            self._guarded(record.key, self._commits, record)
+
+    def _commits(self, record: ObjectRecord) -> None:
+        data = record.check(self._objects.read(record.key))
+        for row in tables.from_bytes(data, tables.COMMITS, record.key).to_pylist():
+            for written in (row["receipt"], *row["objects"]):
+                self._guarded(record.key, self._claim_written, written)
+
+    def _claim_written(self, written: Any) -> None:
+        self._claim_record(ObjectRecord.model_validate(written))
+
+    def _receipt(self, key: str, name: str, unit: str, commit: UnitCommit | None) -> None:
+        segment_name, view, index = keys.parse_unit(unit)
+        if commit is None:
+            return
+        for record in commit.objects:
+            self._claim_record(record)
+        teacher, segment = self._teachers.get(name), self._segments.get(segment_name)
+        if segment is None and keys.segment_manifest(segment_name) not in self._present:
+            self._document(SegmentManifest, keys.segment_manifest(segment_name))
+        if teacher is None or segment is None:
+            return
+        _check_receipt(commit, teacher, segment, key)
+        self._claim_metadata(teacher, segment, view, required=True)
+        rows = self._readable.get(segment_name)
+        part = rows.slice(commit.start, commit.stop - commit.start) if rows is not None else None
+        group, expected = keys.logits_group(name, segment_name, view), set()
+        for layout in array_layouts(teacher, segment).values():
+            expected.add(shard := f"{group}/{layout.shard_key(index)}")
+            self._claim(shard, partial(_check_shard, layout, commit, part, shard))
+        expected.add(stats := keys.stats_part(name, segment_name, view, index))
+        self._claim(stats, partial(_check_stats, commit, part, stats))
+        if (found := {record.key for record in commit.objects}) != expected:
+            raise CorruptObject(f"{key} records the objects {sorted(found)}, expected {sorted(expected)}")
+
+
+def _present_keys(objects: StoreObjects) -> set[str]:
+    """Keys of all objects below the store's root, found by listing."""
+    objects.fs.invalidate_cache()
+    prefix = f"{objects.root}/"
+    return {str(path).removeprefix(prefix) for path in objects.fs.find(objects.root)}
+
+
+def _check_object(objects: StoreObjects, walk: _Walk, key: str) -> tuple[str, int, str | None]:
+    """(key, bytes read, what is wrong or None) of one object; damage of any kind ends as a message."""
+    data = b""
+    try:
+        data = objects.read(key)
+        for check in walk.checks[key]:
+            check(data)
+    except Exception as error:
+        return key, len(data), _message(key, error)
+    return key, len(data), None
+
+
+def _message(key: str, error: Exception) -> str:
+    if isinstance(error, StoreNotFound):
+        return f"{key} is missing"
+    if isinstance(error, SoftcaskError):
+        return str(error)
+    return f"{key} cannot be made sense of: {type(error).__name__}: {error}"
+
+
+def _check_equal(expected: bytes, key: str, data: bytes) -> None:
+    if data != expected:
+        raise CorruptObject(f"{key} differs from what the store's manifests say it holds; it was changed")
+
+
+def _check_rows(segment: SegmentManifest, data: bytes) -> None:
+    key = segment.table.key
+    table = tables.from_bytes(data, tables.ROWS, key)
+    found = {
+        "rows": len(table),
+        "quarantined": len(table) - table["quarantine"].null_count,
+        "labelled": len(table) - table["label"].null_count,
+    }
+    expected = {name: getattr(segment, name) for name in found}
+    if found != expected:
+        raise CorruptObject(f"{key} holds {found}, its segment says {expected}")
+
+
+def _check_receipt(commit: UnitCommit, teacher: TeacherManifest, segment: SegmentManifest, key: str) -> None:
+    name, _, index = keys.parse_unit(commit.unit)
+    facts = {
+        "receipt of": ((commit.teacher, commit.unit), (teacher.name, key.split("/")[-1][: -len(".json")])),
+        "fingerprint": (commit.fingerprint, digest(teacher.fingerprint)),
+        "unit of": (name if index < segment.units else None, segment.segment),
+        "rows": ((commit.start, commit.stop), segment.unit_range(index)),
+    }
+    for what, (found, expected) in facts.items():
+        if found != expected:
+            raise CorruptObject(f"{key}: {what} {found}, expected {expected}")
+
+
+def _check_shard(
+    layout: ArrayLayout, commit: UnitCommit, rows: pa.Table | None, key: str, data: bytes
+) -> None:
+    """It decodes, and NaN stands under quarantined rows and nowhere else."""
+    values = layout.decode_shard(data, commit.stop - commit.start, key)
+    if rows is None:
+        return
+    finite = np.isfinite(values).reshape(len(values), -1)
+    readable = rows["readable"].to_numpy()
+    wrong = np.flatnonzero(np.where(readable, ~finite.all(axis=1), finite.any(axis=1)))
+    if wrong.size:
+        row, what = int(wrong[0]), "no finite values" if readable[wrong[0]] else "values, though quarantined"
+        raise CorruptObject(f"{key} holds {what} for row {commit.start + row} ({wrong.size} rows in all)")
+
+
+def _check_stats(commit: UnitCommit, rows: pa.Table | None, key: str, data: bytes) -> None:
+    table = tables.from_bytes(data, tables.STATS, key)
+    if len(table) != commit.rows:
+        raise CorruptObject(f"{key} holds {len(table)} rows, its receipt says {commit.rows}")
+    if rows is None:
+        return
+    expected = rows.filter(rows["readable"])
+    if not all(table[name].equals(expected[name]) for name in ("row", "sample_id", "label")):
+        raise CorruptObject(f"{key} describes other rows than those of its unit")
+
+
+def _readable(table: pa.Table) -> pa.Table:
+    """`row`, `sample_id`, `label` and `readable` of every row."""
+    numbers, readable = pa.array(np.arange(len(table))), pc.is_null(table["quarantine"])
+    return (
+        table.select(["sample_id", "label"]).append_column("row", numbers).append_column("readable", readable)
+    )

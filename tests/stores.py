@@ -1,0 +1,208 @@
+"""Small stores for tests, made through the store's own doors but without any teacher or torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from softcask.pipeline.store.catalog import seal
+from softcask.pipeline.store.commit import UnitRows, commit_unit
+from softcask.pipeline.store.layout import zarr_metadata
+from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.prepare import prepare_root, prepare_segment, read_rows
+from softcask.storage_schemas import keys, tables
+from softcask.storage_schemas.manifest import (
+    CodecSpec,
+    RunRecord,
+    SegmentManifest,
+    TeacherManifest,
+    UnitCommit,
+)
+
+
+def rows_table(rows: int, *, quarantined: Sequence[int] = (), first: int = 0) -> pa.Table:
+    """Rows `id-FIRST`..., every third without a label, labels 0 and 1 in turn."""
+    gone = set(quarantined)
+    return pa.table(
+        {
+            "sample_id": [f"id-{first + row:03d}" for row in range(rows)],
+            "content_hash": [None if row in gone else bytes([first + row]) * 16 for row in range(rows)],
+            "label": [None if row in gone or row % 3 == 2 else row % 2 for row in range(rows)],
+            "quarantine": ["unreadable" if row in gone else None for row in range(rows)],
+        },
+        schema=tables.ROWS,
+    )
+
+
+def teacher_manifest(name: str, *, classes: int = 3, seed: int = 0) -> TeacherManifest:
+    return TeacherManifest(
+        name=name,
+        kind="torch",
+        role="member",
+        num_classes=classes,
+        batch_size=4,
+        codec=CodecSpec(name="dense16"),
+        fingerprint={"weights": f"sha256:{name}-{seed}"},
+        recorded={"versions": {"python": "3.11"}},
+    )
+
+
+def segment_of(
+    objects: StoreObjects, table: pa.Table, *, unit_rows: int = 8, segment: str = "s0000"
+) -> SegmentManifest:
+    return prepare_segment(
+        objects,
+        segment,
+        source={"kind": "made", "rows": len(table)},
+        input_shape=(2, 2),
+        input_dtype="uint8",
+        unit_rows=unit_rows,
+        index=lambda: table,
+        choose_unit_rows=lambda _: unit_rows,
+    )
+
+
+def unit_rows_of(segment: SegmentManifest, table: pa.Table, index: int) -> UnitRows:
+    start, stop = segment.unit_range(index)
+    part = table.slice(start, stop - start).to_pydict()
+    return UnitRows(
+        segment=segment,
+        view=0,
+        index=index,
+        sample_ids=part["sample_id"],
+        labels=np.array([-1 if label is None else label for label in part["label"]], dtype=np.int64),
+        readable=np.array([reason is None for reason in part["quarantine"]], dtype=np.bool_),
+    )
+
+
+def pin_by_hand(objects: StoreObjects, teacher: TeacherManifest, segments: Sequence[SegmentManifest]) -> None:
+    """What pinning leaves behind: metadata of the arrays, a probe, the manifest."""
+    for segment in segments:
+        for key, document in zarr_metadata(teacher, segment, 0).items():
+            objects.publish_equal(key, document)
+    probe = pa.table(
+        {"row": [0], "sample_id": ["id-000"], "logits": [[0.5] * teacher.num_classes]}, schema=tables.PROBE
+    )
+    objects.publish(keys.probe(teacher.name), tables.to_bytes(probe))
+    objects.publish(keys.teacher_manifest(teacher.name), teacher.to_bytes())
+
+
+@dataclass(slots=True)
+class MadeStore:
+    """A store of one or more segments, and the logits that were put into it.
+
+    Attributes:
+        objects: The store.
+        classes: Classes.
+        unit_rows: Rows a unit.
+        segments: Manifest and table of each segment.
+        teachers: By name.
+        logits: `[rows, C]` by teacher and segment, quarantined rows among them.
+    """
+
+    objects: StoreObjects
+    classes: int = 3
+    unit_rows: int = 8
+    segments: dict[str, tuple[SegmentManifest, pa.Table]] = field(default_factory=dict)
+    teachers: dict[str, TeacherManifest] = field(default_factory=dict)
+    logits: dict[tuple[str, str], NDArray[np.float32]] = field(default_factory=dict)
+
+    @classmethod
+    def at(cls, uri: str, *, classes: int = 3, unit_rows: int = 8) -> MadeStore:
+        objects = StoreObjects.at(uri)
+        prepare_root(objects, [f"class {number}" for number in range(classes)])
+        return cls(objects, classes, unit_rows)
+
+    def add_segment(self, rows: int, *, quarantined: Sequence[int] = ()) -> str:
+        name = keys.segment_name(len(self.segments))
+        first = sum(len(table) for _, table in self.segments.values())
+        table = rows_table(rows, quarantined=quarantined, first=first)
+        segment = segment_of(self.objects, table, unit_rows=self.unit_rows, segment=name)
+        self.segments[name] = segment, read_rows(self.objects, segment)
+        return name
+
+    def add_teacher(self, name: str, *, seed: int = 0) -> TeacherManifest:
+        teacher = self.teachers[name] = teacher_manifest(name, classes=self.classes, seed=seed)
+        pin_by_hand(self.objects, teacher, [segment for segment, _ in self.segments.values()])
+        for segment, (manifest, _) in self.segments.items():
+            rng = np.random.default_rng([seed, *name.encode(), *segment.encode()])
+            self.logits[name, segment] = rng.normal(0, 4, (manifest.rows, self.classes)).astype(np.float32)
+        return teacher
+
+    def rows_of(self, index: int, segment: str = "s0000") -> UnitRows:
+        return unit_rows_of(*self.segments[segment], index)
+
+    def commit(
+        self, teacher: str, index: int, segment: str = "s0000", *, objects: StoreObjects | None = None
+    ) -> UnitCommit:
+        rows = self.rows_of(index, segment)
+        start, stop = rows.segment.unit_range(index)
+        logits_RC = self.logits[teacher, segment][start:stop][rows.readable]
+        return commit_unit(objects or self.objects, self.teachers[teacher], rows, logits_RC)
+
+    def commit_all(self, *teachers: str) -> None:
+        for teacher in teachers or self.teachers:
+            for segment, (manifest, _) in self.segments.items():
+                for index in range(manifest.units):
+                    self.commit(teacher, index, segment)
+
+    def readable_logits(self, teacher: str) -> NDArray[np.float32]:
+        """`[N, C]` of the readable rows of all segments, in order: row i of an open store."""
+        parts = []
+        for segment, (_, table) in self.segments.items():
+            readable = [reason is None for reason in table["quarantine"].to_pylist()]
+            parts.append(self.logits[teacher, segment][readable])
+        return np.concatenate(parts)
+
+    def record_run(self, run: str = "20260101T000000-000000") -> None:
+        record = RunRecord(
+            run=run,
+            started="2026-01-01T00:00:00+00:00",
+            wall_seconds=1.5,
+            executor="serial",
+            workers=1,
+            host="somewhere",
+            versions={"python": "3.11"},
+            units={"alpha": 3},
+            rows={"alpha": 19},
+            device_seconds={"alpha": 0.5},
+            stage_seconds={"read": 0.25},
+            devices=("cpu",),
+        )
+        self.objects.publish(keys.run_record(run), record.to_bytes())
+
+
+def sealed_store(
+    uri: str,
+    *,
+    teachers: Sequence[str] = ("alpha", "beta"),
+    rows: int = 20,
+    quarantined: Sequence[int] = (5,),
+) -> MadeStore:
+    """One segment of 20 rows in units of 8, row 5 quarantined; sealed."""
+    made = MadeStore.at(uri)
+    made.add_segment(rows, quarantined=quarantined)
+    for name in teachers:
+        made.add_teacher(name)
+    made.commit_all()
+    seal(made.objects)
+    made.record_run()
+    return made
+
+
+def all_objects(objects: StoreObjects) -> dict[str, bytes]:
+    """Every object of a store by key, temporaries among them."""
+    prefix = f"{objects.root}/"
+    found = (str(path).removeprefix(prefix) for path in objects.fs.find(objects.root))
+    return {key: objects.fs.cat_file(f"{objects.root}/{key}") for key in sorted(found)}
+
+
+def flip(data: bytes, place: int, bit: int = 0) -> bytes:
+    """`data` with one bit turned over."""
+    changed = bytearray(data)
+    changed[place] ^= 1 << bit
+    return bytes(changed)
