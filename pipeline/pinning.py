@@ -103,7 +103,7 @@ def _probe(teacher: Teacher, wanted: TeacherManifest, source: TransferSet, rows:
     if len(positions_P):
         logits_PC = teacher.logits(source.read(positions_P).inputs_B)
     check_logits(
-        logits_PC, num_classes=wanted.num_classes, teacher=wanted.name, unit="of probe rows", sample_ids=ids
+        logits_PC, num_classes=wanted.num_classes, teacher=wanted.name, unit="(probe rows)", sample_ids=ids
     )
     columns = {
         "row": pa.array(positions_P),

@@ -76,8 +76,8 @@ _FLOATS = ["top_log_probs.list.element", "entropy", "margin", "logsumexp", "logi
 def to_bytes(table: pa.Table) -> bytes:
     """The table as one Parquet file: zstd, page checksums, statistics, page index.
 
-    A dictionary is built only for columns whose values repeat, floats are split by byte: .4 us and 32 bytes a row
-    of statistics, where pyarrow's defaults take .9 us and 51 bytes.
+    A dictionary is built only for columns whose values repeat, floats are split by byte: .4 us and 32 bytes a
+    row of statistics, where pyarrow's defaults take .9 us and 51 bytes.
     """
     sink = io.BytesIO()
     pq.write_table(

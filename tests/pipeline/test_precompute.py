@@ -1,0 +1,318 @@
+"""The whole job on the serial executor: what is stored, what is done again, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import zarr
+from tests import toy_models
+from tests.worlds import CLASSES, ROWS, identities_of, objects_of, run_config, teacher, write_rows
+
+from softcask.pipeline import precompute as job
+from softcask.pipeline.precompute import plan, precompute
+from softcask.pipeline.store.reader import open_store
+from softcask.storage_schemas.errors import (
+    ConfigError,
+    FactoryError,
+    ManifestMismatch,
+    QuarantineExceeded,
+    StoreAccess,
+    TeacherError,
+    TransferSetError,
+)
+
+
+def expected_logits(folder: Path, seed: int, batch: int = 16, unit: int = 32) -> np.ndarray:
+    """The bare torch loop over the same batches."""
+    inputs = torch.from_numpy(np.load(folder / "inputs.npy"))
+    module = toy_models.net(seed)
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(inputs), unit):
+            for first in range(start, min(start + unit, len(inputs)), batch):
+                parts.append(module(inputs[first : min(first + batch, start + unit)] * 0.5))
+    return torch.cat(parts).numpy()
+
+
+def test_what_is_stored_is_what_a_bare_torch_loop_computes(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    summary = precompute(run_config(tmp_path))
+    store = open_store(str(tmp_path / "cask"))
+    for name, seed in (("a", 0), ("b", 1)):
+        expected = expected_logits(tmp_path, seed).astype(np.float64)
+        found = store.logits(name, np.arange(ROWS)).astype(np.float64)
+        # fp16 has 11 significant bits of the distance to the row's maximum.
+        distance = expected.max(axis=1, keepdims=True) - expected
+        assert (np.abs(found - expected) <= distance * 2**-11 + 1e-6 * (1 + np.abs(expected))).all()
+        labels = np.load(tmp_path / "labels.npy")
+        assert summary.teachers[name].correct == (expected.argmax(axis=1) == labels).sum()
+    assert (summary.rows, summary.tasks) == (ROWS, -(-ROWS // 32))
+
+
+def test_plain_zarr_and_pandas_give_the_soft_targets_without_softcask(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    precompute(run_config(tmp_path))
+    cask = tmp_path / "cask"
+    shifted = zarr.open_group(cask / "teachers/a/logits/s0000/v0000", mode="r")["logits"][:].astype(
+        np.float64
+    )
+    ids = pq.read_table(cask / "transfer_set/s0000/rows.parquet")["sample_id"].to_pylist()
+    store = open_store(str(cask))
+    for temperature in (0.5, 1, 4, 20):
+        raised = np.exp(shifted / temperature)
+        expected = raised / raised.sum(axis=1, keepdims=True)
+        frame = store.to_pandas("a", temperature=temperature)
+        assert frame["sample_id"].tolist() == ids
+        np.testing.assert_allclose(
+            frame[[str(c) for c in range(CLASSES)]].to_numpy(), expected, atol=1e-6, rtol=0
+        )
+
+
+def test_a_finished_job_runs_no_teacher_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path)
+    precompute(run_config(tmp_path))
+    before = identities_of(tmp_path / "cask")
+    monkeypatch.setattr(job, "executor_from", _no_executor)
+    monkeypatch.setattr(job, "index_rows", lambda *_, **__: pytest.fail("rows were indexed again"))
+    again = precompute(run_config(tmp_path))
+    assert (again.tasks, again.run) == (0, None)
+    assert identities_of(tmp_path / "cask") == before
+
+
+class _NoExecutor:
+    name, workers = "none", 0
+
+    def run(self, pools: object) -> object:
+        pytest.fail("a teacher was run")
+
+
+def _no_executor(_: object) -> _NoExecutor:
+    return _NoExecutor()
+
+
+def test_a_further_teacher_runs_alone_and_rewrites_nothing(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    three = [teacher(name, kwargs={"seed": seed}) for seed, name in enumerate("abc")]
+    precompute(run_config(tmp_path, *three))
+    before = identities_of(tmp_path / "cask")
+    summary = precompute(run_config(tmp_path, *three, teacher("d", kwargs={"seed": 3})))
+    assert {name: done.new_rows for name, done in summary.teachers.items()} == {
+        "a": 0,
+        "b": 0,
+        "c": 0,
+        "d": ROWS,
+    }
+    assert summary.generation == 2
+    after = identities_of(tmp_path / "cask")
+    changed = [key for key in before if after[key] != before[key]]
+    assert changed == ["catalog/newest.json"]
+
+
+def test_quarantined_rows_keep_their_place_and_are_counted(tmp_path: Path) -> None:
+    write_rows(tmp_path, unreadable=(3, 40))
+    summary = precompute(run_config(tmp_path))
+    assert (summary.rows, summary.quarantined) == (ROWS - 2, 2)
+    cask = tmp_path / "cask"
+    reasons = pq.read_table(cask / "transfer_set/s0000/rows.parquet")["quarantine"].to_pylist()
+    assert [row for row, reason in enumerate(reasons) if reason] == [3, 40]
+    plain = zarr.open_group(cask / "teachers/a/logits/s0000/v0000", mode="r")["logits"][:]
+    assert np.flatnonzero(np.isnan(plain).any(axis=1)).tolist() == [3, 40]
+    store = open_store(str(cask))
+    assert len(store.rows) == ROWS - 2 == len(store.stats("a"))
+    assert store.rows.positions[3] == 4
+    np.testing.assert_array_equal(
+        store.logits("a", np.array([3]))[0],
+        (plain[4] + np.float32(store_row_max(cask)[4])).astype(np.float32),
+    )
+
+
+def store_row_max(cask: Path) -> np.ndarray:
+    return zarr.open_group(cask / "teachers/a/logits/s0000/v0000", mode="r")["row_max"][:]
+
+
+def test_too_many_quarantined_rows_stop_the_run_before_any_teacher(tmp_path: Path) -> None:
+    write_rows(tmp_path, unreadable=tuple(range(30)))
+    with pytest.raises(QuarantineExceeded, match="30 of 230"):
+        precompute(run_config(tmp_path))
+
+
+def test_unlabelled_rows_are_first_class(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    config = run_config(tmp_path, transfer_set={"kind": "arrays", "inputs": str(tmp_path / "inputs.npy")})
+    summary = precompute(config)
+    assert (summary.teachers["a"].labelled, summary.teachers["a"].suspicious) == (0, False)
+    assert open_store(str(tmp_path / "cask")).rows.labels.tolist() == [-1] * ROWS
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_unusable_logits_name_teacher_unit_and_row(tmp_path: Path, value: float) -> None:
+    write_rows(tmp_path)
+    bad = teacher("bad", factory="toy_models:faulty", kwargs={"where": 70 * 0.5, "value": value})
+    with pytest.raises(TeacherError) as caught:
+        precompute(run_config(tmp_path, bad))
+    for part in ("'bad'", "s0000-v0000-00000002", "inputs-00000070"):
+        assert part in str(caught.value)
+
+
+def test_a_teacher_with_other_classes_is_refused_and_its_name_stays_free(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    with pytest.raises(TeacherError, match="7"):
+        precompute(run_config(tmp_path, teacher("a", kwargs={"classes": 7})))
+    assert precompute(run_config(tmp_path, teacher("a"))).teachers["a"].rows == ROWS
+
+
+def test_a_name_stays_free_until_a_unit_is_committed(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    one_unit = {"uri": str(tmp_path / "cask"), "unit_rows": ROWS}
+    faulty = teacher("a", factory="toy_models:faulty", kwargs={"where": 0.5})
+    with pytest.raises(TeacherError, match="inputs-00000001"):
+        precompute(run_config(tmp_path, faulty, store=one_unit))
+    precompute(run_config(tmp_path, teacher("a"), store=one_unit))
+    undisturbed = tmp_path / "fresh"
+    precompute(run_config(tmp_path, teacher("a"), store={**one_unit, "uri": str(undisturbed)}))
+    assert objects_of(tmp_path / "cask") == objects_of(undisturbed)
+
+
+def test_a_factory_that_raises_is_told_with_its_own_words(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    with pytest.raises(FactoryError, match="no such checkpoint on the moon"):
+        precompute(run_config(tmp_path, teacher("a", factory="toy_models:raising")))
+
+
+def test_a_changed_teacher_under_an_old_name_is_refused_field_by_field(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    precompute(run_config(tmp_path, teacher("a")))
+    before = identities_of(tmp_path / "cask")
+    changed = teacher("a", kwargs={"seed": 9}, code_version="2")
+    with pytest.raises(ManifestMismatch) as caught:
+        precompute(run_config(tmp_path, changed))
+    assert 'fingerprint.code_version: found "2", expected ""' in str(caught.value)
+    assert "fingerprint.kwargs.seed: found 9, expected (absent)" in str(caught.value)
+    assert identities_of(tmp_path / "cask") == before
+
+
+def test_code_that_changed_behind_a_factory_is_caught_by_the_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path)
+    unsealed = run_config(tmp_path, teacher("a"), store={"uri": str(tmp_path / "cask"), "unit_rows": 230})
+    precompute(unsealed)
+    (tmp_path / "cask/teachers/a/commits/s0000-v0000-00000000.json").rename(tmp_path / "kept.json")
+    _recommit_another(tmp_path)
+    original = toy_models.net
+
+    def changed(**kwargs: int) -> torch.nn.Module:
+        return torch.nn.Sequential(original(**kwargs), torch.nn.Softsign())
+
+    import toy_models as as_the_config_imports_it
+
+    monkeypatch.setattr(as_the_config_imports_it, "net", changed)
+    with pytest.raises(ManifestMismatch, match="probe row|parameters"):
+        precompute(unsealed)
+
+
+def _recommit_another(folder: Path) -> None:
+    """A receipt of another view, so that the name counts as used while unit 0 is to be done again."""
+    receipt = (folder / "kept.json").read_bytes()
+    (folder / "cask/teachers/a/commits/s0000-v0001-00000000.json").write_bytes(receipt)
+
+
+def test_rows_that_changed_since_they_were_indexed_are_refused(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    precompute(run_config(tmp_path, teacher("a")))
+    inputs = np.load(tmp_path / "inputs.npy")
+    inputs[17] += 1
+    np.save(tmp_path / "inputs.npy", inputs)
+    with pytest.raises(ManifestMismatch, match="content_hash: differs in 1 rows, first in row 17"):
+        precompute(run_config(tmp_path, teacher("a"), teacher("b")))
+
+
+def test_rows_that_change_while_they_are_labelled_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path)
+    index = job.index_rows
+
+    def index_then_change(*args: object, **kwargs: object) -> object:
+        table = index(*args, **kwargs)  # type: ignore[arg-type]
+        inputs = np.load(tmp_path / "inputs.npy")
+        inputs[100] += 1
+        np.save(tmp_path / "inputs.npy", inputs)
+        return table
+
+    monkeypatch.setattr(job, "index_rows", index_then_change)
+    with pytest.raises(TransferSetError, match=r"row 100 \('inputs-00000100'\) of unit s0000-v0000-00000003"):
+        precompute(run_config(tmp_path, teacher("a")))
+
+
+def test_touched_files_with_the_same_rows_are_known_again(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    precompute(run_config(tmp_path))
+    np.save(tmp_path / "inputs.npy", np.load(tmp_path / "inputs.npy"))
+    assert precompute(run_config(tmp_path)).tasks == 0
+
+
+def test_another_unit_length_or_other_classes_are_refused(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    precompute(run_config(tmp_path))
+    with pytest.raises(ManifestMismatch, match="unit_rows: found 64, expected 32"):
+        precompute(run_config(tmp_path, store={"uri": str(tmp_path / "cask"), "unit_rows": 64}))
+    with pytest.raises(ManifestMismatch, match="other classes"):
+        precompute(run_config(tmp_path, classes={"names": list("vwxyz")}))
+
+
+def test_a_full_disk_is_told_before_any_teacher_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rows(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(job, "executor_from", _no_executor)
+    with pytest.raises(StoreAccess, match="free"):
+        precompute(run_config(tmp_path))
+
+
+def test_a_stated_group_must_share_batches(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    with pytest.raises(ConfigError, match="batch_size \\[8, 16\\]"):
+        precompute(run_config(tmp_path, teacher("a", group="g"), teacher("b", group="g", batch_size=8)))
+
+
+def test_teachers_with_other_needs_run_in_pools_of_their_own(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    both = [teacher("a"), teacher("b", kwargs={"seed": 1}, batch_size=8)]
+    apart, alone = tmp_path / "apart", tmp_path / "alone"
+    for folder in (apart, alone):
+        write_rows(folder)
+    summary = precompute(run_config(apart, *both))
+    assert summary.tasks == 2 * -(-ROWS // 32)
+    for member in both:
+        precompute(run_config(alone, member))
+    for name in ("a", "b"):
+        left, right = (objects_of(folder / "cask/teachers" / name) for folder in (apart, alone))
+        assert left == right
+
+
+def test_the_plan_says_what_is_left_and_writes_nothing(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    first = plan(run_config(tmp_path))
+    assert not (tmp_path / "cask").exists()
+    assert (first.teachers["a"].units, first.teachers["a"].committed, first.teachers["a"].rows) == (
+        8,
+        0,
+        ROWS,
+    )
+    precompute(run_config(tmp_path, teacher("a")))
+    second = plan(run_config(tmp_path))
+    assert (second.teachers["a"].committed, second.teachers["b"].committed) == (8, 0)
+    assert (second.teachers["a"].rows, second.teachers["b"].rows) == (0, ROWS)
+
+
+def test_batch_size_and_grouping_choose_units_from_the_data_alone(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    store = {"uri": str(tmp_path / "cask")}
+    summary = precompute(run_config(tmp_path, store=store))
+    assert summary.unit_rows == 16  # 230 rows in some 64 units, whole batches of 16

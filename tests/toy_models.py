@@ -1,0 +1,79 @@
+"""Small teachers for tests, as factories that a config names (`toy_models:net`)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import torch
+from torch import nn
+
+
+def net(seed: int = 0, classes: int = 5, hidden: int = 32) -> nn.Module:
+    """Two layers over 6 x 4 inputs, scaled up so that its softmax is no longer uniform."""
+    generator = torch.Generator().manual_seed(seed)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(24, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+    for parameter in module.parameters():
+        with torch.no_grad():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return module
+
+
+class _Faulty(nn.Module):
+    """A net whose logits of one row are spoiled: the row whose first input is `where`."""
+
+    def __init__(self, where: float, value: float) -> None:
+        super().__init__()
+        self.net = net()
+        self.where, self.value = where, value
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits = self.net(inputs).clone()
+        logits[inputs.flatten(1)[:, 0] == self.where, 2] = self.value
+        return logits
+
+
+def faulty(where: float, value: float = float("nan")) -> nn.Module:
+    """A teacher that gives `value` for class 2 of one row."""
+    return _Faulty(where, value)
+
+
+class _Slow(nn.Module):
+    """A net that takes at least so long a batch, so that a test has time to kill its process."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.net, self.seconds = net(), seconds
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        time.sleep(self.seconds)
+        return self.net(inputs)
+
+
+def slow(seconds: float) -> nn.Module:
+    """`net()`, slowly."""
+    return _Slow(seconds)
+
+
+def raising() -> nn.Module:
+    """A factory that raises."""
+    raise RuntimeError("no such checkpoint on the moon")
+
+
+class _Deadly(nn.Module):
+    """A net that ends its process, as the kernel does when memory is short, once it meets row 64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if (inputs.flatten(1)[:, 0] == 32.5).any():  # row 65, which is no probe row
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.net(inputs)
+
+
+def deadly() -> nn.Module:
+    """A teacher that kills its process half-way."""
+    return _Deadly()
