@@ -12,8 +12,9 @@ import torch
 
 from softcask.pipeline.student.options import Dtype
 
-_ENOUGH_SECONDS = 0.5
-_MOST_STEPS = 8
+_ENOUGH = 1.0
+_TOO_LONG = 3.0
+_MOST_ROUNDS = 12
 _WORTHWHILE = 0.9
 
 
@@ -45,7 +46,7 @@ def fastest(step: Callable[[Precision], None], device_type: str) -> tuple[Precis
     """
     full = Precision(dtype="float32", device_type=device_type)
     half = Precision(dtype="bfloat16", device_type=device_type)
-    full_seconds, half_seconds = _seconds_a_step(step, full), _seconds_a_step(step, half)
+    full_seconds, half_seconds = _least_seconds(step, full, half)
     chosen = half if half_seconds < _WORTHWHILE * full_seconds else full
     return chosen, (
         f"dtype auto: {chosen.dtype} (a step takes {full_seconds * 1e3:.1f} ms in float32, "
@@ -53,14 +54,21 @@ def fastest(step: Callable[[Precision], None], device_type: str) -> tuple[Precis
     )
 
 
-def _seconds_a_step(step: Callable[[Precision], None], precision: Precision) -> float:
-    seconds: list[float] = []
+def _least_seconds(
+    step: Callable[[Precision], None], full: Precision, half: Precision
+) -> tuple[float, float]:
+    # By turns, so that a busy moment of the machine meets both; the least, because the first step warms up.
+    seconds: list[tuple[float, float]] = []
     begun = time.perf_counter()
-    # The first one warms up; it counts only where steps are so slow that there is no second.
-    while len(seconds) < 2 or (len(seconds) <= _MOST_STEPS and time.perf_counter() - begun < _ENOUGH_SECONDS):
-        started = time.perf_counter()
-        step(precision)
-        seconds.append(time.perf_counter() - started)
-        if time.perf_counter() - begun > 4 * _ENOUGH_SECONDS:
+    while len(seconds) < _MOST_ROUNDS:
+        seconds.append((_timed(step, full), _timed(step, half)))
+        passed = time.perf_counter() - begun
+        if passed > _TOO_LONG or (passed > _ENOUGH and len(seconds) > 1):
             break
-    return min(seconds)
+    return min(times[0] for times in seconds), min(times[1] for times in seconds)
+
+
+def _timed(step: Callable[[Precision], None], precision: Precision) -> float:
+    started = time.perf_counter()
+    step(precision)
+    return time.perf_counter() - started

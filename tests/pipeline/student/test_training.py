@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from torch.nn.functional import cross_entropy, kl_div
 
 from softcask.pipeline.config.student import StudentConfig
+from softcask.pipeline.store.reader import open_store
 from softcask.pipeline.student import StudentProgress, StudentResult, train_student
 from softcask.pipeline.student.errors import CheckpointError, StudentError
 from softcask.storage_schemas.errors import FactoryError, MisalignedRows, TransferSetError
@@ -83,6 +85,37 @@ def test_distillation_brings_the_student_close_to_its_teachers(world: Any) -> No
     assert result.epochs == 30
     assert result.rows == 200
     assert result.parameters == 12 * 16 + 16 + 2 * 16 + 16 * 5 + 5
+
+
+def test_a_plain_torch_loop_over_the_same_soft_targets_gives_the_same_student(world: Any) -> None:
+    config = config_of(
+        world,
+        loss={"hard_label_weight": 0.3},
+        optimiser={"kind": "adamw", "lr": 0.02, "weight_decay": 0.01, "schedule": "one_cycle"},
+        training={"epochs": 3, "seed": 11},
+    )
+    train_student(config)
+
+    from models_for_tests import mlp
+
+    store = open_store(world.store)
+    targets = sum((torch.from_numpy(store.logits(name, np.arange(200))) / 4).softmax(1) for name in "ab") / 2
+    inputs, labels = torch.from_numpy(world.inputs), torch.from_numpy(world.labels)
+    torch.manual_seed(11)
+    model = mlp()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.01, foreach=False)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.02, total_steps=21, cycle_momentum=False)
+    for epoch in range(3):
+        order = np.random.default_rng(np.random.SeedSequence((11, epoch))).permutation(200)
+        for batch in np.split(order, range(32, 200, 32)):
+            logits = model(inputs[batch])
+            soft = kl_div((logits / 4).log_softmax(1), targets[batch], reduction="batchmean")
+            optimiser.zero_grad()
+            (0.7 * 16 * soft + 0.3 * cross_entropy(logits, labels[batch])).backward()
+            optimiser.step()
+            schedule.step()
+    for name, tensor in model.state_dict().items():
+        np.testing.assert_allclose(weights(config)[name], tensor.numpy(), rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 def test_logit_matching_brings_the_students_logits_to_the_teachers(world: Any) -> None:
