@@ -1,8 +1,8 @@
 """What the engine costs over the forward pass: CPU microseconds a row, beside a bare torch loop.
 
-Both sides label the same rows with the same model, batches and threads. Each is run over two numbers of rows,
-and the slope between them is its marginal cost a row, so that starting Ray and loading teachers do not count; the
-rows are indexed beforehand. CPU time is summed over the driver and every process of the Ray cluster.
+Both sides label the same rows with the same model, batches and threads. Each runs over two numbers of rows,
+and the slope between them is its marginal cost a row, so that starting Ray and loading teachers do not count;
+the rows are indexed beforehand. CPU time is summed over the driver and every process of the Ray cluster.
 
     make bench            # the table, several rounds, medians
 """
