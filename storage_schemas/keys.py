@@ -14,7 +14,7 @@ ROOT = "softcask.json"
 CATALOG_POINTER = "catalog/newest.json"
 
 _NAME = re.compile(NAME_PATTERN)
-_UNIT = re.compile(r"^(?P<segment>s\d{4})-(?P<view>v\d{4})-(?P<index>\d{8})$")
+_UNIT = re.compile(r"(?P<segment>s[0-9]{4})-(?P<view>v[0-9]{4})-(?P<index>[0-9]{8})")
 
 
 def checked_name(name: str) -> str:
@@ -23,7 +23,7 @@ def checked_name(name: str) -> str:
     Raises:
         StoreError: It is empty, longer than 64, or holds anything but letters, digits, '.', '_' and '-'.
     """
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise StoreError(f"{name!r} cannot name a part of a store; a name matches {NAME_PATTERN}")
     return name
 
@@ -49,7 +49,7 @@ def parse_unit(unit: str) -> tuple[str, int, int]:
     Raises:
         StoreError: It is not a unit's name.
     """
-    if not (match := _UNIT.match(unit)):
+    if not (match := _UNIT.fullmatch(unit)):
         raise StoreError(f"{unit!r} is not the name of a unit (expected SEGMENT-VIEW-INDEX)")
     return match["segment"], int(match["view"][1:]), int(match["index"])
 
