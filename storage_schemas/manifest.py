@@ -60,8 +60,13 @@ class Manifest(Part):
             CorruptObject: Not JSON, checksum wrong, another document, or fields that do not fit.
         """
         body = _parse(data, key)
+        # The checksum first: a flipped bit in the version must not send anybody to upgrade.
+        match = _CHECKSUM.search(data)
+        if match is not None:
+            _check_sum(data, match, key)
         _check_version(body, key)
-        _check_sum(data, key)
+        if match is None:
+            raise CorruptObject(f"{key} has no checksum at its end; it was cut short or edited")
         if body.pop("softcask", None) != cls.softcask:
             raise CorruptObject(f"{key} is not a softcask {cls.softcask} document")
         body.pop("checksum")
@@ -95,10 +100,7 @@ def _check_version(body: dict[str, Any], key: str) -> None:
         )
 
 
-def _check_sum(data: bytes, key: str) -> None:
-    match = _CHECKSUM.search(data)
-    if match is None:
-        raise CorruptObject(f"{key} has no checksum at its end; it was cut short or edited")
+def _check_sum(data: bytes, match: re.Match[bytes], key: str) -> None:
     blank = data[: match.start(1)] + _ZEROS + data[match.end(1) :]
     if (found := crc32c_hex(blank)) != match[1].decode():
         raise CorruptObject(
