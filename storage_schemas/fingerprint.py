@@ -26,17 +26,17 @@ def canonical(value: Any) -> Any:
 
 
 def _canonical(value: Any, where: str) -> Any:
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool | int) or _is_text(value):
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
     if isinstance(value, Mapping):
-        if bad := [key for key in value if not isinstance(key, str)]:
+        if bad := [key for key in value if not _is_text(key)]:
             raise StoreError(
-                f"{where or 'value'} has the key {bad[0]!r}, which is no string; it has no stable form"
+                f"{where or 'value'} has the key {bad[0]!r}, which is no text; it has no stable form"
             )
         return {key: _canonical(item, f"{where}.{key}".lstrip(".")) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
         return [_canonical(item, f"{where}[{index}]") for index, item in enumerate(value)]
     raise StoreError(
         f"{where or 'value'} is {value!r} ({type(value).__name__}), which has no stable form to be "
@@ -44,10 +44,18 @@ def _canonical(value: Any, where: str) -> Any:
     )
 
 
+def _is_text(value: Any) -> bool:
+    """Whether it is a string that UTF-8 can hold; names of files may not be."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 def digest(value: Any) -> str:
     """SHA-256 of the canonical JSON of `value`, as `sha256:HEX`."""
-    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    return f"sha256:{hashlib.sha256(_text(canonical(value)).encode()).hexdigest()}"
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def differences(found: Any, expected: Any, where: str = "") -> list[str]:
@@ -61,7 +69,8 @@ def differences(found: Any, expected: Any, where: str = "") -> list[str]:
                 found.get(key, _MISSING), expected.get(key, _MISSING), f"{where}.{key}".lstrip(".")
             )
         ]
-    if found == expected and type(found) is type(expected):
+    # As text, because to Python [1], [1.0] and [True] are equal, and to `digest` they are not.
+    if _text(found) == _text(expected):
         return []
     return [f"{where or 'value'}: found {_short(found)}, expected {_short(expected)}"]
 
