@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from softcask.pipeline.factories import FactoryTarget, find_source
+from softcask.pipeline.factories import FactoryTarget, call, find_source
 from softcask.pipeline.parts import ResolvedPath
 from softcask.pipeline.preprocessing import PreprocessingOptions
 from softcask.pipeline.teachers.base import TeacherOptions
-from softcask.pipeline.weights import WeightsError, file_digest
+from softcask.pipeline.weights import WeightsError, file_digest, load_into
 from softcask.storage_schemas.errors import ConfigError, TeacherError
 
 if TYPE_CHECKING:
@@ -60,9 +60,37 @@ class TorchTeacherOptions(TeacherOptions):
             TeacherError: The factory made no module, or the weights or the device are not usable.
             FactoryError: The factory cannot be imported or raised.
         """
-        from softcask.pipeline.teachers.torch_teacher import build
+        import torch
 
-        return build(self)
+        from softcask.pipeline.teachers.torch_teacher import TorchTeacher, usable_device
+
+        what = f"teacher {self.name!r}"
+        try:
+            device = usable_device(self.device, wants_gpu=self.num_gpus > 0)
+            if device.type == "cpu":
+                torch.set_num_threads(self.num_cpus)
+            # A factory that draws its parameters must draw the same ones in every actor.
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(0)
+                module = call(self.factory, self.kwargs, what=what)
+            if not isinstance(module, torch.nn.Module):
+                found = type(module).__name__
+                raise TeacherError(
+                    f"expected a torch.nn.Module from factory {self.factory!r}, found a {found}"
+                )
+            if self.weights is not None:
+                load_into(module, self.weights)
+        except (WeightsError, TeacherError) as error:
+            raise TeacherError(f"{what}: {error}") from error
+        return TorchTeacher(
+            self.name,
+            module.to(device),
+            device,
+            preprocessing=self.preprocessing,
+            dtype=self.dtype,
+            num_threads=self.num_cpus,
+            class_map=self.class_map,
+        )
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """What pins this teacher's name; the weights are read and hashed, nothing is imported.

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from softcask.pipeline.factories import call
 from softcask.pipeline.preprocessing import to_tensor
-from softcask.pipeline.weights import WeightsError, load_into, state_digest
+from softcask.pipeline.weights import state_digest
 from softcask.storage_schemas.errors import ConfigError, TeacherError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from softcask.pipeline.teachers.torch_kind import TorchTeacherOptions
+    from softcask.pipeline.preprocessing import PreprocessingOptions
 
 
 class TorchTeacher:
@@ -29,14 +28,34 @@ class TorchTeacher:
         device: Where it computes.
     """
 
-    def __init__(self, options: TorchTeacherOptions, module: torch.nn.Module, device: torch.device) -> None:
-        """Take a module that stands on `device` already."""
-        self.name = options.name
+    def __init__(
+        self,
+        name: str,
+        module: torch.nn.Module,
+        device: torch.device,
+        *,
+        preprocessing: PreprocessingOptions,
+        dtype: str = "float32",
+        num_threads: int = 1,
+        class_map: Sequence[int] | None = None,
+    ) -> None:
+        """Take a module that stands on `device` already.
+
+        Args:
+            name: For messages.
+            module: Gives logits for what `preprocessing` gives.
+            device: Where it stands.
+            preprocessing: What is done to each batch first.
+            dtype: `float32`, or what to autocast to.
+            num_threads: Torch threads on a CPU.
+            class_map: Which outputs to keep, in order; None: all.
+        """
+        self.name = name
         self.module = module.eval().requires_grad_(False)
         self.device = device
-        self._options = options
-        kept = options.class_map
-        self._kept = None if kept is None else torch.tensor(kept, dtype=torch.int64, device=device)
+        self._preprocessing, self._dtype, self._num_threads = preprocessing, dtype, num_threads
+        self._most = max(class_map) if class_map is not None else None
+        self._kept = None if class_map is None else torch.tensor(class_map, dtype=torch.int64, device=device)
 
     def logits(self, inputs_B: NDArray[Any]) -> NDArray[np.float32]:
         """Logits `[B, C]` of a batch `[B, *row]`, float32 on the host; `inputs_B` is left untouched.
@@ -59,17 +78,17 @@ class TorchTeacher:
 
     def _use_threads(self) -> None:
         # Torch keeps the number for each thread: the one that labels need not be the one that loaded.
-        if self.device.type == "cpu" and torch.get_num_threads() != self._options.num_cpus:
-            torch.set_num_threads(self._options.num_cpus)
+        if self.device.type == "cpu" and torch.get_num_threads() != self._num_threads:
+            torch.set_num_threads(self._num_threads)
 
     def _precision(self) -> AbstractContextManager[Any]:
-        if self._options.dtype == "float32":
+        if self._dtype == "float32":
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=getattr(torch, self._options.dtype))
+        return torch.autocast(self.device.type, dtype=getattr(torch, self._dtype))
 
     def _forward(self, inputs_B: NDArray[Any]) -> Any:
         try:
-            batch = self._options.preprocessing.apply(to_tensor(inputs_B).to(self.device))
+            batch = self._preprocessing.apply(to_tensor(inputs_B).to(self.device))
         except (ConfigError, TypeError) as error:
             raise TeacherError(f"teacher {self.name!r}: {error}") from error
         try:
@@ -87,48 +106,32 @@ class TorchTeacher:
                 f"teacher {self.name!r}: expected floating logits of shape [{num_rows}, classes], "
                 f"found {str(logits_BC.dtype).removeprefix('torch.')} of shape {shape}"
             )
-        if self._options.class_map is not None and max(self._options.class_map) >= shape[1]:
+        if self._most is not None and self._most >= shape[1]:
             raise TeacherError(
-                f"teacher {self.name!r}: class_map names output {max(self._options.class_map)}, "
+                f"teacher {self.name!r}: class_map names output {self._most}, "
                 f"but it has outputs 0 to {shape[1] - 1}"
             )
         return logits_BC
 
 
-def build(options: TorchTeacherOptions) -> TorchTeacher:
-    """Load a teacher as its options say; see `TorchTeacherOptions.load`."""
-    device = _device(options)
-    what = f"teacher {options.name!r}"
-    if device.type == "cpu":
-        torch.set_num_threads(options.num_cpus)
-    # A factory that draws its parameters must draw the same ones in every actor.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        module = call(options.factory, options.kwargs, what=what)
-    if not isinstance(module, torch.nn.Module):
-        raise TeacherError(
-            f"{what}: expected a torch.nn.Module from factory {options.factory!r}, found a "
-            f"{type(module).__name__}"
-        )
-    if options.weights is not None:
-        try:
-            load_into(module, options.weights)
-        except WeightsError as error:
-            raise TeacherError(f"{what}: {error}") from error
-    return TorchTeacher(options, module.to(device), device)
+def usable_device(name: str, *, wants_gpu: bool) -> torch.device:
+    """The device that a config names.
 
+    Args:
+        name: `auto` (CUDA where one is wanted and there is one, else CPU), or as torch names it.
+        wants_gpu: Whether a GPU was asked for.
 
-def _device(options: TorchTeacherOptions) -> torch.device:
-    if options.device == "auto":
-        return torch.device("cuda" if options.num_gpus > 0 and torch.cuda.is_available() else "cpu")
+    Raises:
+        TeacherError: It cannot be used here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(options.device)
+        device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         first_line = str(error).partition("\n")[0]
-        raise TeacherError(
-            f"teacher {options.name!r}: device {options.device!r} cannot be used here: {first_line}"
-        ) from error
+        raise TeacherError(f"device {name!r} cannot be used here: {first_line}") from error
     return device
 
 

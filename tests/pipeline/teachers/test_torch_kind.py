@@ -305,7 +305,7 @@ def test_auto_takes_cuda_only_where_it_is_asked_for_and_there(
     from softcask.pipeline.teachers import torch_teacher
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert torch_teacher._device(teacher("linear", num_gpus=num_gpus)).type == expected
+    assert torch_teacher.usable_device("auto", wants_gpu=num_gpus > 0).type == expected
 
 
 @pytest.mark.parametrize(
