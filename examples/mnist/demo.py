@@ -86,12 +86,13 @@ def draw_soft_targets(path: Path) -> None:
         axes[digit, 0].set_axis_off()
     for column, temperature in enumerate(TEMPERATURES, start=1):
         probabilities_DC = targets.probabilities(rows_D, temperature)
+        top = np.ceil(probabilities_DC.max() * 10) / 10
         axes[0, column].set_title(f"T = {temperature:g}", fontsize=11)
         for digit, row in enumerate(rows_D):
             label = int(store.rows.labels[row])
             colours = ["#d95f02" if c == label else "#7570b3" for c in range(10)]
             axes[digit, column].bar(range(10), probabilities_DC[digit], color=colours)
-            axes[digit, column].set(ylim=(0, 1), yticks=[0, 1], xticks=range(10))
+            axes[digit, column].set(ylim=(0, top), yticks=[0, top], xticks=range(10))
             axes[digit, column].tick_params(labelsize=7, length=2)
             axes[digit, column].spines[["top", "right"]].set_visible(False)
     figure.suptitle("Soft targets of the ensemble; the label's class in orange", fontsize=12)
