@@ -56,17 +56,15 @@ def stats_table(
 
 
 def top_classes(scores_BC: NDArray[np.floating], count: int) -> NDArray[np.int64]:
-    """Indices `[B, min(count, C)]` of the largest scores, largest first; ties go to the lower class."""
-    classes = scores_BC.shape[1]
-    if classes <= 64:
-        return np.argsort(-scores_BC, axis=1, kind="stable")[:, :count]
-    # Ties at the edge of the partition must not depend on its inner order: keep a few more, then sort stably.
-    kept_BK = np.sort(
-        np.argpartition(-scores_BC, min(4 * count, classes - 1), axis=1)[:, : 4 * count], axis=1
-    )
-    kept_scores_BK = np.take_along_axis(scores_BC, kept_BK, axis=1)
-    order_BK = np.argsort(-kept_scores_BK, axis=1, kind="stable")[:, :count]
-    return np.take_along_axis(kept_BK, order_BK, axis=1)
+    """Indices `[B, min(count, C)]` of the largest of finite scores, largest first; ties go to the lower class."""
+    rest_BC = scores_BC.astype(np.float64)
+    rows_B = np.arange(len(rest_BC))
+    top_BK = np.empty((len(rest_BC), min(count, rest_BC.shape[1])), dtype=np.int64)
+    # By argmax, which takes the first of equals: a partition would leave ties in any order.
+    for place in range(top_BK.shape[1]):
+        top_BK[:, place] = best_B = rest_BC.argmax(axis=1)
+        rest_BC[rows_B, best_B] = -np.inf
+    return top_BK
 
 
 def _lists(values_BK: NDArray[np.generic]) -> pa.Array:
