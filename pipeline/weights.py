@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import fsspec
 
-from softcask.storage_schemas.errors import SoftcaskError
+from softcask.storage_schemas.errors import WeightsError
 
 if TYPE_CHECKING:
     import torch
@@ -24,10 +24,6 @@ _PICKLED = (".pt", ".pth", ".bin")
 _WRAPPERS = ("state_dict", "model")
 _CHUNK = 1 << 20
 _MAX_KEYS = 5
-
-
-class WeightsError(SoftcaskError, ValueError):
-    """A weights file is missing, cannot be read safely, or does not fit the model."""
 
 
 def file_digest(path: str) -> str:

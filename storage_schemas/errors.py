@@ -39,6 +39,18 @@ class TeacherError(SoftcaskError, RuntimeError):
     """A teacher could not be built or gave unusable logits."""
 
 
+class WeightsError(SoftcaskError, ValueError):
+    """A weights file is missing, cannot be read safely, or does not fit the model."""
+
+
+class StudentError(SoftcaskError, RuntimeError):
+    """A student could not be built, or its training cannot go on."""
+
+
+class CheckpointError(SoftcaskError, ValueError):
+    """A checkpoint is damaged, or was made by another configuration or from other rows."""
+
+
 class StoreError(SoftcaskError, RuntimeError):
     """The store cannot be used as asked."""
 

@@ -21,7 +21,7 @@ CUSTOM = "softcask"
 """Type of the problems that `problem_at` makes: their message says all there is to say."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ByKind:
     """Marks a field whose section is validated by the options model that its `kind` names.
 

@@ -23,13 +23,6 @@ from softcask.pipeline.transfer_sets.registry import SOURCES
 from softcask.storage_schemas.errors import ConfigError
 
 
-class _ByKind(ByKind):
-    """The same, hashable: `... | None` needs that, and a registry holds a dict."""
-
-    def __hash__(self) -> int:
-        return id(self.registry)
-
-
 def _local(path: str) -> str:
     if "://" in path or "::" in path:
         raise ConfigError(
@@ -64,7 +57,7 @@ class StudentConfig(Options):
     output: Annotated[ResolvedPath, AfterValidator(_local)]
     targets: TargetOptions = TargetOptions()
     transfer_set: Annotated[SourceOptions, ByKind(SOURCES)]
-    evaluation: Annotated[SourceOptions, _ByKind(SOURCES)] | None = None
+    evaluation: Annotated[SourceOptions, ByKind(SOURCES)] | None = None
     preprocessing: PreprocessingOptions = PreprocessingOptions()
     model: ModelOptions
     loss: Annotated[LossOptions, ByKind(LOSSES)] = Distillation()

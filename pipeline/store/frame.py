@@ -1,78 +1,46 @@
-"""A store as a pandas frame, for people who look before they train."""
+"""Soft targets as a pandas frame, for people who look before they train."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from softcask.storage_schemas.codecs.registry import codec_from
-from softcask.storage_schemas.errors import StoreError
+from softcask.storage_schemas.softmax import softmax
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from softcask.pipeline.store.reader import Store
 
-
-def to_pandas(
-    store: Store,
-    teachers: str | list[str] | None,
+def soft_target_frame(
+    logits: Mapping[str, NDArray[np.float32]],
     *,
+    class_names: Sequence[str],
+    sample_ids: NDArray[np.object_],
+    labels_B: NDArray[np.int64],
     temperature: float | None,
-    sample_ids: list[str] | None,
-    view: int,
 ) -> pd.DataFrame:
-    """The frame that `Store.to_pandas` gives."""
+    """One row a teacher and sample, one column a class.
+
+    Args:
+        logits: Raw logits `[B, C]` by teacher.
+        class_names: Names of the C columns.
+        sample_ids: `[B]` ids.
+        labels_B: Class indices, -1 where a row has none.
+        temperature: Probabilities at this T; None leaves logits.
+    """
     import pandas as pd
 
-    names = [teachers] if isinstance(teachers, str) else teachers or sorted(store.teachers)
-    rows_B = _row_numbers(store, sample_ids)
-    labels = pd.Series(store.rows.labels[rows_B], dtype="Int32")
+    labels = pd.Series(labels_B, dtype="Int32")
     labels[labels < 0] = pd.NA
     frames = []
-    for name in names:
-        values_BC = store.logits(name, rows_B, view=view)
-        if temperature is not None:
-            check_temperature(store, name, temperature)
-            values_BC = _softmax(values_BC, temperature)
-        frame = pd.DataFrame(values_BC, columns=list(store.class_names[: values_BC.shape[1]]))
-        frame.insert(0, "teacher", name)
-        frame.insert(1, "sample_id", store.rows.sample_ids[rows_B])
+    for teacher, logits_BC in logits.items():
+        values_BC = logits_BC if temperature is None else softmax(logits_BC, temperature)
+        frame = pd.DataFrame(values_BC, columns=list(class_names))
+        frame.insert(0, "teacher", teacher)
+        frame.insert(1, "sample_id", sample_ids)
         frame.insert(2, "label", labels)
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
-
-
-def check_temperature(store: Store, teacher: str, temperature: float) -> None:
-    """Refuse a temperature for which the teacher's codec makes no claim.
-
-    Raises:
-        StoreError: It is outside the codec's range, or no positive number.
-    """
-    codec = codec_from(store.teacher(teacher).codec)
-    least, most = codec.temperatures
-    if not least <= temperature <= most:
-        raise StoreError(
-            f"temperature {temperature} asked of teacher {teacher!r}, whose codec {codec.name} is good for "
-            f"{least} to {most}"
-        )
-
-
-def _row_numbers(store: Store, sample_ids: list[str] | None) -> NDArray[np.int64]:
-    if sample_ids is None:
-        return np.arange(len(store.rows), dtype=np.int64)
-    rows_B = store.rows.find(sample_ids)
-    if (missing := np.flatnonzero(rows_B < 0)).size:
-        raise StoreError(
-            f"{store.uri} has no row {sample_ids[missing[0]]!r} ({missing.size} of the ids are unknown)"
-        )
-    return rows_B
-
-
-def _softmax(logits_BC: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
-    scaled_BC = (logits_BC.astype(np.float64) - logits_BC.max(axis=1, keepdims=True)) / temperature
-    exp_BC = np.exp(scaled_BC)
-    probabilities_BC: NDArray[np.float32] = (exp_BC / exp_BC.sum(axis=1, keepdims=True)).astype(np.float32)
-    return probabilities_BC

@@ -22,6 +22,7 @@ from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.prepare import read_rows
 from softcask.pipeline.store.rows import Rows
 from softcask.storage_schemas import keys, tables
+from softcask.storage_schemas.codecs.base import check_claim
 from softcask.storage_schemas.codecs.registry import codec_from
 from softcask.storage_schemas.errors import CorruptObject, IncompleteStore, StoreError, StoreNotFound
 from softcask.storage_schemas.manifest import (
@@ -186,9 +187,20 @@ class Store:
         Raises:
             StoreError: Unknown teacher or sample, or a temperature the codec makes no claim for.
         """
-        from softcask.pipeline.store.frame import to_pandas
+        from softcask.pipeline.store.frame import soft_target_frame
 
-        return to_pandas(self, teachers, temperature=temperature, sample_ids=sample_ids, view=view)
+        names = [teachers] if isinstance(teachers, str) else teachers or sorted(self.teachers)
+        if temperature is not None:
+            for name in names:
+                check_claim(codec_from(self.teacher(name).codec), temperature, f"teacher {name!r}")
+        rows_B = np.arange(len(self.rows)) if sample_ids is None else self._known_rows(sample_ids)
+        return soft_target_frame(
+            {name: self.logits(name, rows_B, view=view) for name in names},
+            class_names=self.class_names,
+            sample_ids=self.rows.sample_ids[rows_B],
+            labels_B=self.rows.labels[rows_B],
+            temperature=temperature,
+        )
 
     def zarr_group(self, teacher: str, segment: str = "s0000", *, view: int = 0) -> zarr.Group:
         """A teacher's arrays as plain zarr-python reads them; row i is row i of the segment's table."""
@@ -196,6 +208,14 @@ class Store:
 
         self.teacher(teacher)
         return zarr.open_group(self.objects.path(keys.logits_group(teacher, segment, view)), mode="r")
+
+    def _known_rows(self, sample_ids: list[str]) -> NDArray[np.int64]:
+        rows_B = self.rows.find(sample_ids)
+        if (missing := np.flatnonzero(rows_B < 0)).size:
+            raise StoreError(
+                f"{self.uri} has no row {sample_ids[missing[0]]!r} ({missing.size} of the ids are unknown)"
+            )
+        return rows_B
 
     def _index_units(self) -> dict[tuple[str, int, int, int], _UnitEntry]:
         entries = {}

@@ -12,12 +12,11 @@ import torch
 from softcask.pipeline.factories import add_to_path, call
 from softcask.pipeline.preprocessing import PreprocessingOptions, to_tensor
 from softcask.pipeline.store.reader import open_store
-from softcask.pipeline.student.errors import StudentError
 from softcask.pipeline.student.evaluation import Evaluation
 from softcask.pipeline.student.loader import SoftTargetLoader
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.pipeline.transfer_sets.base import TransferSet
-from softcask.storage_schemas.errors import TransferSetError
+from softcask.storage_schemas.errors import StudentError, TransferSetError
 from softcask.storage_schemas.fingerprint import canonical, digest
 
 if TYPE_CHECKING:

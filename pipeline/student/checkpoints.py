@@ -17,8 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from softcask.pipeline.student.errors import CheckpointError, StudentError
 from softcask.pipeline.student.options import Dtype
+from softcask.storage_schemas.errors import CheckpointError, StudentError
 from softcask.storage_schemas.fingerprint import differences
 
 _FORMAT = 1

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from softcask.pipeline.student.errors import StudentError
+from softcask.storage_schemas.errors import StudentError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

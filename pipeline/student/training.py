@@ -24,13 +24,13 @@ from softcask.pipeline.student.checkpoints import (
     save_model,
     save_text,
 )
-from softcask.pipeline.student.errors import StudentError
 from softcask.pipeline.student.optimisers import build_optimiser, learning_rate, set_learning_rate
 from softcask.pipeline.student.options import Dtype
 from softcask.pipeline.student.precision import Precision, fastest
 from softcask.pipeline.student.process import Clock, seed_torch, torch_left_as_found
 from softcask.pipeline.student.results import OnProgress, StudentProgress, StudentResult
 from softcask.pipeline.student.step import StudentStep
+from softcask.storage_schemas.errors import StudentError
 
 if TYPE_CHECKING:
     from softcask.pipeline.config.student import StudentConfig

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softcask.pipeline.targets.rules.registry import RULES
-from softcask.pipeline.targets.softmax import check_temperature
+from softcask.storage_schemas.codecs.base import check_claim
 from softcask.storage_schemas.codecs.registry import codec_from
 from softcask.storage_schemas.errors import ConfigError, StoreError
 
@@ -114,15 +114,9 @@ class SoftTargets:
             ConfigError: T is not finite or not above 0.
             StoreError: A teacher's codec makes no claim at T.
         """
-        check_temperature(temperature)
         for name in self.teachers:
             codec = codec_from(self.store.teachers[name].codec)
-            least, most = codec.temperatures
-            if not least <= temperature <= most:
-                raise StoreError(
-                    f"temperature {temperature:g} asked of teacher {name!r} in {self.store.uri}, whose codec "
-                    f"{codec.name} is good for {least:g} to {most:g}; choose T in that range"
-                )
+            check_claim(codec, temperature, f"teacher {name!r} in {self.store.uri}")
 
     def probabilities(self, rows_B: NDArray[np.int64], temperature: float) -> NDArray[np.float32]:
         """Soft targets `[B, C]`, each row of sum 1.

@@ -14,8 +14,8 @@ from softcask.pipeline.factories import FactoryTarget, call, find_source
 from softcask.pipeline.parts import ResolvedPath
 from softcask.pipeline.preprocessing import PreprocessingOptions
 from softcask.pipeline.teachers.base import TeacherOptions
-from softcask.pipeline.weights import WeightsError, file_digest, load_into
-from softcask.storage_schemas.errors import ConfigError, TeacherError
+from softcask.pipeline.weights import file_digest, load_into
+from softcask.storage_schemas.errors import ConfigError, TeacherError, WeightsError
 
 if TYPE_CHECKING:
     from softcask.pipeline.teachers.torch_teacher import TorchTeacher

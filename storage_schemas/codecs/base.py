@@ -9,7 +9,9 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from softcask.storage_schemas.errors import StoreError
 from softcask.storage_schemas.manifest import CodecSpec
+from softcask.storage_schemas.softmax import check_temperature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,3 +79,23 @@ class Codec(Protocol):
 
     def decode(self, columns: Mapping[str, NDArray[Any]]) -> Decoded:
         """Logits from columns of B rows."""
+
+
+def check_claim(codec: Codec, temperature: float, whose: str) -> None:
+    """Refuse a temperature for which a codec makes no claim.
+
+    Args:
+        codec: What keeps the logits.
+        temperature: T that soft targets are wanted at.
+        whose: Whose logits, for the message.
+
+    Raises:
+        ConfigError: T is not finite or not above 0.
+        StoreError: It is outside the codec's range.
+    """
+    least, most = codec.temperatures
+    if not least <= check_temperature(temperature) <= most:
+        raise StoreError(
+            f"temperature {temperature:g} asked of {whose}, whose codec {codec.name} is good for {least:g} "
+            f"to {most:g}; choose T in that range"
+        )

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from softcask.pipeline.weights import WeightsError, file_digest, load_into, load_state, state_digest
+from softcask.pipeline.weights import file_digest, load_into, load_state, state_digest
+from softcask.storage_schemas.errors import WeightsError
 
 STATE = {"weight": torch.arange(6, dtype=torch.float32).reshape(2, 3), "bias": torch.tensor([7.0, -1.0])}
 

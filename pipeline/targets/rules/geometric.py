@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from softcask.pipeline.targets.softmax import softmax
+from softcask.storage_schemas.softmax import softmax
 
 
 def geometric(

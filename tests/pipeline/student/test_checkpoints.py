@@ -18,7 +18,7 @@ from softcask.pipeline.student.checkpoints import (
     save_model,
     save_text,
 )
-from softcask.pipeline.student.errors import CheckpointError, StudentError
+from softcask.storage_schemas.errors import CheckpointError, StudentError
 
 STATE = TrainingState(
     identity={"training": {"seed": 1}, "data": "sha256:1"},

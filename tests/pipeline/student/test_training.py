@@ -16,8 +16,13 @@ from torch.nn.functional import cross_entropy, kl_div
 from softcask.pipeline.config.student import StudentConfig
 from softcask.pipeline.store.reader import open_store
 from softcask.pipeline.student import StudentProgress, StudentResult, train_student
-from softcask.pipeline.student.errors import CheckpointError, StudentError
-from softcask.storage_schemas.errors import FactoryError, MisalignedRows, TransferSetError
+from softcask.storage_schemas.errors import (
+    CheckpointError,
+    FactoryError,
+    MisalignedRows,
+    StudentError,
+    TransferSetError,
+)
 
 
 def config_of(world: Any, output: str = "out", **sections: Any) -> StudentConfig:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from softcask.pipeline.targets.softmax import log_softmax, softmax
 from softcask.storage_schemas.errors import ConfigError
+from softcask.storage_schemas.softmax import log_softmax, softmax
 
 LOGITS = np.random.default_rng(2).normal(size=(50, 12)) * 10
 
