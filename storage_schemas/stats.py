@@ -56,7 +56,7 @@ def stats_table(
 
 
 def top_classes(scores_BC: NDArray[np.floating], count: int) -> NDArray[np.int64]:
-    """Indices `[B, min(count, C)]` of the largest of finite scores, largest first; ties go to the lower class."""
+    """Indices `[B, min(count, C)]` of the largest finite scores, in order; ties go to the lower class."""
     rest_BC = scores_BC.astype(np.float64)
     rows_B = np.arange(len(rest_BC))
     top_BK = np.empty((len(rest_BC), min(count, rest_BC.shape[1])), dtype=np.int64)

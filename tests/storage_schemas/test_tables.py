@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.stores import flip, rows_table
+
+from softcask.storage_schemas import tables
+from softcask.storage_schemas.errors import CorruptObject
+
+OBJECT = {"key": "teachers/alpha/logits/s0000/v0000/logits/c/0/0", "size": 7, "crc32c": "0badcafe"}
+STATS = pa.table(
+    {
+        "row": [0, 2],
+        "sample_id": ["a", "c"],
+        "label": [1, None],
+        "top_classes": [[1, 0], [0, 1]],
+        "top_log_probs": [[-0.25, -1.5], [-0.5, -1.0]],
+        "entropy": [0.5, 0.75],
+        "margin": [0.25, 0.125],
+        "logsumexp": [3.0, -2.0],
+    },
+    schema=tables.STATS,
+)
+COMMITS = pa.table(
+    {
+        "teacher": ["alpha"],
+        "unit": ["s0000-v0000-00000000"],
+        "segment": ["s0000"],
+        "view": [0],
+        "index": [0],
+        "start": [0],
+        "stop": [8],
+        "rows": [7],
+        "labelled": [5],
+        "correct": [3],
+        "objects": [[OBJECT, OBJECT]],
+        "receipt": [OBJECT],
+    },
+    schema=tables.COMMITS,
+)
+PROBE = pa.table({"row": [0], "sample_id": ["a"], "logits": [[0.5, -1.5]]}, schema=tables.PROBE)
+EVERY = {"rows": rows_table(9, quarantined=[4]), "stats": STATS, "commits": COMMITS, "probe": PROBE}
+NAMES = pytest.mark.parametrize("name", EVERY)
+
+
+def plain(frame: pd.DataFrame) -> list[dict]:
+    """Rows as plain Python, whatever a library calls missing and whichever lists it makes."""
+
+    def value(item: object) -> object:
+        if hasattr(item, "tolist"):
+            item = item.tolist()
+        if isinstance(item, list):
+            return [value(inner) for inner in item]
+        if isinstance(item, bytes | bytearray):
+            return bytes(item)
+        return None if item is None or item is pd.NA or item != item else item
+
+    return [{name: value(item) for name, item in row.items()} for row in frame.to_dict("records")]
+
+
+@NAMES
+def test_a_table_comes_back_from_its_bytes(name: str) -> None:
+    table = EVERY[name]
+    back = tables.from_bytes(tables.to_bytes(table), table.schema, "k")
+    assert back.equals(table)
+
+
+@NAMES
+def test_equal_tables_give_equal_bytes_however_they_lie_in_memory(name: str) -> None:
+    table = EVERY[name]
+    rebuilt = pa.Table.from_pylist(table.to_pylist(), schema=table.schema)
+    pieces = pa.concat_tables([table.slice(0, 1), table.slice(1)])
+    assert tables.to_bytes(table) == tables.to_bytes(rebuilt) == tables.to_bytes(pieces)
+
+
+@NAMES
+def test_a_table_opens_in_pandas_duckdb_and_polars(name: str, tmp_path: Path) -> None:
+    path, expected = tmp_path / f"{name}.parquet", EVERY[name].to_pylist()
+    path.write_bytes(tables.to_bytes(EVERY[name]))
+    assert plain(pd.read_parquet(path)) == expected
+    assert plain(duckdb.read_parquet(str(path)).df()) == expected
+    assert pl.read_parquet(path).to_dicts() == expected
+
+
+def test_no_rows_are_a_table_too() -> None:
+    empty = tables.STATS.empty_table()
+    assert tables.from_bytes(tables.to_bytes(empty), tables.STATS, "k").equals(empty)
+
+
+def test_metadata_of_a_table_is_kept() -> None:
+    table = PROBE.replace_schema_metadata({"state_digest": "abc"})
+    back = tables.from_bytes(tables.to_bytes(table), tables.PROBE, "k")
+    assert back.schema.metadata == {b"state_digest": b"abc"}
+
+
+def test_a_flipped_bit_in_any_page_is_found_without_any_record_of_the_file() -> None:
+    data = tables.to_bytes(EVERY["rows"])
+    row_group = pq.read_metadata(io.BytesIO(data)).row_group(0)
+    for column in map(row_group.column, range(len(tables.ROWS))):
+        last = (column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size - 1
+        with pytest.raises(CorruptObject, match="rows.parquet"):
+            tables.from_bytes(flip(data, last), tables.ROWS, "rows.parquet")
+
+
+@pytest.mark.parametrize("size", [0, 3, 4, 8, 12, 200])
+def test_what_is_cut_or_no_parquet_is_refused(size: int) -> None:
+    for data in (tables.to_bytes(STATS)[:size], bytes(size), b"PAR1" * (size // 4)):
+        with pytest.raises(CorruptObject, match="some.parquet is not a readable Parquet file"):
+            tables.from_bytes(data, tables.STATS, "some.parquet")
+
+
+def test_other_columns_are_refused() -> None:
+    data = tables.to_bytes(STATS)
+    with pytest.raises(CorruptObject, match="some.parquet holds the columns"):
+        tables.from_bytes(data, tables.ROWS, "some.parquet")
+    wider = STATS.set_column(0, "row", STATS["row"].cast(pa.float64()))
+    with pytest.raises(CorruptObject, match="some.parquet holds the columns"):
+        tables.from_bytes(tables.to_bytes(wider), tables.STATS, "some.parquet")
