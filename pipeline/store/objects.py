@@ -162,17 +162,17 @@ class StoreObjects:
 
 
 def _publish_locally(target: Path, data: bytes) -> bool:
-    if target.exists():
-        return False
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        published = _link_unnamed(target, data)
-    except OSError as error:
-        if error.errno not in _NO_UNNAMED_FILES:
-            raise
-        published = _link_temporary(target, data)
-    if published:
-        _sync_folder(target.parent)
+    published = False
+    if not target.exists():
+        _make_folder(target.parent)
+        try:
+            published = _link_unnamed(target, data)
+        except OSError as error:
+            if error.errno not in _NO_UNNAMED_FILES:
+                raise
+            published = _link_temporary(target, data)
+    # Of a name found taken too: its writer may not have come to this, and a receipt must not outlast it.
+    _sync_folder(target.parent)
     return published
 
 
@@ -216,7 +216,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 @contextlib.contextmanager
 def _temporary(target: Path, data: bytes) -> Iterator[Path]:
     """A file beside `target` that holds `data` durably, gone at the end."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent)
     temporary = target.parent / f"{_TEMPORARY}{target.name}-{secrets.token_hex(8)}"
     try:
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
@@ -227,6 +227,14 @@ def _temporary(target: Path, data: bytes) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """The folder and those above it, each one's name as durable as what will lie in it."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.stores import all_objects
+
+from softcask.pipeline.store import objects as module
+from softcask.pipeline.store.objects import StoreObjects
+from softcask.storage_schemas.errors import CorruptObject, StoreAccess, StoreError, StoreNotFound
+
+KEY = "teachers/alpha/logits/c/0/0"
+
+
+@pytest.fixture(params=["local", "local without unnamed files", "memory"])
+def objects(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoreObjects:
+    if request.param == "memory":
+        return StoreObjects.at(f"memory://{tmp_path}")
+    if request.param != "local":
+        refuse_unnamed_files(monkeypatch, errno.EOPNOTSUPP)
+    return StoreObjects.at(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> StoreObjects:
+    return StoreObjects.at(str(tmp_path / "store"))
+
+
+def refuse_unnamed_files(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """A filesystem without O_TMPFILE, as NFS and some FUSE ones are."""
+    real = os.open
+
+    def opened(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(code, os.strerror(code))
+        return real(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", opened)
+
+
+def test_what_was_published_is_read_back_and_its_name_is_taken(objects: StoreObjects) -> None:
+    assert objects.publish(KEY, b"first")
+    assert not objects.publish(KEY, b"second")
+    assert objects.read(KEY) == objects.read_if_present(KEY) == b"first"
+    assert all_objects(objects) == {KEY: b"first"}
+
+
+def test_an_object_of_no_bytes_is_an_object(objects: StoreObjects) -> None:
+    assert objects.publish(KEY, b"")
+    assert not objects.publish(KEY, b"x")
+    assert objects.read(KEY) == b""
+
+
+def test_what_is_replaced_is_replaced_whole_whatever_stood_there(objects: StoreObjects) -> None:
+    for data in (b"first, and long", b"second"):
+        objects.replace(KEY, data)
+        assert all_objects(objects) == {KEY: data}
+
+
+def test_an_equal_object_may_stand_already_and_another_may_not(objects: StoreObjects) -> None:
+    objects.publish_equal(KEY, b"first")
+    objects.publish_equal(KEY, b"first")
+    with pytest.raises(CorruptObject, match=KEY):
+        objects.publish_equal(KEY, b"second")
+    assert objects.read(KEY) == b"first"
+
+
+def test_what_is_not_there_is_said_not_to_be(objects: StoreObjects) -> None:
+    assert objects.read_if_present(KEY) is None
+    assert objects.names("teachers") == []
+    assert objects.names("") == []
+    with pytest.raises(StoreNotFound, match=KEY):
+        objects.read(KEY)
+
+
+def test_names_are_sorted_and_leave_temporaries_out(objects: StoreObjects) -> None:
+    for name in ("b", "a", "c/d", ".tmp-a-0123", ".hidden"):
+        objects.publish(f"folder/{name}" if name != ".tmp-a-0123" else "folder/x", b"")
+    objects.fs.pipe_file(f"{objects.root}/folder/.tmp-a-0123", b"left by a killed writer")
+    assert objects.names("folder") == [".hidden", "a", "b", "c", "x"]
+    assert objects.names("") == ["folder"]
+
+
+def test_a_name_published_a_moment_ago_is_listed(objects: StoreObjects) -> None:
+    for number in range(3):
+        objects.publish(f"folder/{number}", b"")
+        assert objects.names("folder") == [str(n) for n in range(number + 1)]
+
+
+@pytest.mark.parametrize("key", ["../outside", "/etc/passwd", "a/../../b", "a//b", "s3://x"])
+def test_no_key_reaches_outside_the_store(objects: StoreObjects, key: str) -> None:
+    for act in (objects.read, objects.names, objects.path, lambda key: objects.publish(key, b"x")):
+        with pytest.raises(StoreError, match="not trusted"):
+            act(key)
+
+
+def test_objects_can_be_sent_to_another_process(objects: StoreObjects) -> None:
+    objects.publish(KEY, b"first")
+    again = pickle.loads(pickle.dumps(objects))  # noqa: S301
+    assert again == objects
+    assert again.read(KEY) == b"first"
+
+
+def test_a_protocol_that_is_not_installed_is_named() -> None:
+    with pytest.raises(StoreAccess, match="nosuchprotocol://x"):
+        StoreObjects.at("nosuchprotocol://x")
+
+
+@pytest.mark.parametrize("unnamed", [True, False])
+def test_of_threads_that_race_for_a_name_exactly_one_wins_and_its_bytes_stand(
+    local: StoreObjects, monkeypatch: pytest.MonkeyPatch, unnamed: bool
+) -> None:
+    if not unnamed:
+        refuse_unnamed_files(monkeypatch, errno.EOPNOTSUPP)
+    threads = 8
+    with ThreadPoolExecutor(threads) as pool:
+        for round_number in range(20):
+            start = threading.Barrier(threads)
+
+            def race(number: int, start: threading.Barrier = start, key: str = f"k/{round_number}") -> bool:
+                start.wait()
+                return local.publish(key, bytes([number]) * 10_000)
+
+            won = list(pool.map(race, range(threads)))
+            assert won.count(True) == 1
+            assert local.read(f"k/{round_number}") == bytes([won.index(True)]) * 10_000
+    assert len(all_objects(local)) == 20
+
+
+RACER = """
+import sys
+from softcask.pipeline.store.objects import StoreObjects
+objects, number = StoreObjects.at(sys.argv[1]), int(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+print("".join(str(int(objects.publish(f"k/{n}", bytes([number]) * 1000))) for n in range(200)))
+"""
+
+
+def test_of_processes_that_race_for_names_exactly_one_wins_each(local: StoreObjects) -> None:
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, local.uri, str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    won = [racer.communicate()[0].strip() for racer in racers]
+    for number in range(200):
+        assert sorted(row[number] for row in won) == ["0", "1"]
+        winner = [row[number] for row in won].index("1")
+        assert local.read(f"k/{number}") == bytes([winner]) * 1000
+
+
+WRITER = """
+import os, sys
+from softcask.pipeline.store import objects as module
+if sys.argv[2] == "named":
+    del os.O_TMPFILE
+objects = module.StoreObjects.at(sys.argv[1])
+print("ready", flush=True)
+for number in range(10**6):
+    objects.publish(f"k/{number}", bytes([number % 251]) * (1 << 20))
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["unnamed", "named"])
+def test_a_writer_killed_at_any_moment_leaves_whole_objects_only(local: StoreObjects, how: str) -> None:
+    for seen in (0, 1, 5):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, local.uri, how], stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout is not None
+        for _ in range(1 + seen):
+            writer.stdout.readline()
+        writer.send_signal(signal.SIGKILL)  # wherever it is by now: what is asserted holds at every moment
+        writer.wait()
+        writer.stdout.close()
+        for key, data in all_objects(local).items():
+            if how == "named" and "/.tmp-" in key:
+                assert key.rsplit("/", 1)[-1] not in local.names("k")
+                continue
+            assert data == bytes([int(key.removeprefix("k/")) % 251]) * (1 << 20)
+
+
+def killed_in_the_middle(local: StoreObjects, how: str) -> dict[str, bytes]:
+    """What stands after a writer was killed with half of an object written."""
+    script = WRITER.replace(
+        "objects = module", "real = os.write\nos.write = half\nobjects = module", 1
+    ).replace(
+        "if sys.argv",
+        "def half(descriptor, data):\n"
+        "    if len(data) > 9999:\n"
+        "        real(descriptor, data[: len(data) // 2])\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "    return real(descriptor, data)\n"
+        "if sys.argv",
+        1,
+    )
+    killed = subprocess.run([sys.executable, "-c", script, local.uri, how], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    return all_objects(local)
+
+
+def test_a_writer_killed_in_the_middle_of_an_object_leaves_nothing_of_it(local: StoreObjects) -> None:
+    assert killed_in_the_middle(local, "unnamed") == {}
+    assert local.publish("k/0", b"again")
+
+
+def test_where_files_must_have_names_a_killed_writer_leaves_a_temporary_only(local: StoreObjects) -> None:
+    (left,) = killed_in_the_middle(local, "named")
+    assert left.startswith("k/.tmp-")
+    assert local.names("k") == []
+    assert local.publish("k/0", b"again")
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL])
+def test_where_unnamed_files_are_refused_a_temporary_one_does(
+    local: StoreObjects, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    refuse_unnamed_files(monkeypatch, code)
+    assert local.publish(KEY, b"first")
+    assert not local.publish(KEY, b"second")
+    assert all_objects(local) == {KEY: b"first"}
+
+
+@pytest.mark.parametrize("unnamed", [True, False])
+@pytest.mark.parametrize(
+    ("code", "said"), [(errno.ENOSPC, "no space left"), (errno.EDQUOT, "no space left"), (errno.EIO, "could")]
+)
+def test_a_full_disk_is_said_to_be_full_and_leaves_nothing(
+    local: StoreObjects, monkeypatch: pytest.MonkeyPatch, code: int, said: str, unnamed: bool
+) -> None:
+    if not unnamed:
+        refuse_unnamed_files(monkeypatch, errno.EOPNOTSUPP)
+    real = os.write
+
+    def full(descriptor: int, data: memoryview) -> int:
+        if len(data) < 1000:
+            raise OSError(code, os.strerror(code))
+        return real(descriptor, data[:500])
+
+    local.replace("other", b"committed before")
+    monkeypatch.setattr(os, "write", full)
+    for write in (local.publish, local.replace):
+        with pytest.raises(StoreAccess, match=f"{said}.*{KEY}"):
+            write(KEY, bytes(1200))
+    assert all_objects(local) == {"other": b"committed before"}
+
+
+def test_no_permission_is_said_with_what_to_check(
+    local: StoreObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(
+        StoreAccess, match=rf"no permission to write {KEY} .*credentials or the folder's owner"
+    ):
+        local.publish(KEY, b"x")
+
+
+def test_a_place_below_a_regular_file_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for uri in (tmp_path / "file", tmp_path / "file" / "store"):
+        objects = StoreObjects.at(str(uri))
+        for act in (objects.publish, objects.replace):
+            with pytest.raises(StoreAccess, match=KEY):
+                act(KEY, b"x")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_writes_that_are_cut_short_are_gone_on_with(
+    local: StoreObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, data = os.write, os.urandom(2500)
+    monkeypatch.setattr(os, "write", lambda descriptor, rest: real(descriptor, rest[:1000]))
+    local.publish(KEY, data)
+    assert local.read(KEY) == data
+
+
+@pytest.mark.parametrize("unnamed", [True, False])
+def test_a_published_object_is_synced_and_so_is_every_folder_that_leads_to_it(
+    local: StoreObjects, monkeypatch: pytest.MonkeyPatch, unnamed: bool
+) -> None:
+    """What a power cut must not undo: the bytes, the name, and the names of folders made for it."""
+    if not unnamed:
+        refuse_unnamed_files(monkeypatch, errno.EOPNOTSUPP)
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    local.publish("a/b/c", b"x")
+    root = local.root
+    file, *folders = synced
+    assert "tmp" in file or file.startswith(f"{root}/a/b/")
+    assert set(folders) | {file} >= {f"{root}/a/b", f"{root}/a", root, str(Path(root).parent)}
+    synced.clear()
+    local.publish("a/b/d", b"x")
+    assert synced[1:] == [f"{root}/a/b"]
+
+
+def test_a_name_found_taken_is_synced_before_anything_is_built_on_it(
+    local: StoreObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writer may not have come to that yet, and a receipt must not outlast what it speaks of."""
+    local.publish("a/b", b"x")
+    synced: list[Path] = []
+    monkeypatch.setattr(module, "_sync_folder", synced.append)
+    assert not local.publish("a/b", b"x")
+    assert synced == [Path(local.root) / "a"]
+
+
+def test_free_space_is_told_before_the_store_is_made(local: StoreObjects) -> None:
+    free = local.free_bytes()
+    assert free is not None and free > 0
+    assert StoreObjects.at("memory://x").free_bytes() is None
