@@ -81,8 +81,10 @@ def _explained(error: Exception) -> str | None:
     """What to tell of an error that is no fault of softcask's; None where a traceback says more."""
     if isinstance(error, SoftcaskError):
         return str(error)
-    if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get(error.name or "")):
-        return f"this needs {error.name}, which is not installed: pip install 'softcask[{extra}]'"
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        if package in _EXTRAS:
+            return f"this needs {package}, which is not installed: pip install 'softcask[{_EXTRAS[package]}]'"
     if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE):
         return f"the system refused: {error}"
     return None

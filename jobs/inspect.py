@@ -66,7 +66,7 @@ def overview(store: Store) -> dict[str, Any]:
         "generation": store.generation,
         "classes": len(store.class_names),
         "rows": len(store.rows),
-        "labelled": sum(segment.labelled for segment in store.segments),
+        "labelled": int((store.rows.labels >= 0).sum()),
         "quarantined": sum(segment.quarantined for segment in store.segments),
         "segments": [
             {"segment": s.segment, "rows": s.rows, "unit_rows": s.unit_rows, "units": s.units}

@@ -76,7 +76,7 @@ def _show(summary: Summary) -> None:
             for name, t in summary.teachers.items()
         ],
     )
-    console.say(f"store       {summary.store}, generation {summary.generation}, complete")
+    console.say(f"store       {summary.store}, generation {summary.generation}")
     if summary.tasks:
         console.say(
             f"time        {summary.wall_seconds:,.1f} s on {console.many(summary.workers, 'worker')}; "

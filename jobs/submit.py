@@ -7,6 +7,7 @@ store is the exception: it must outlive the job's folder, so that its path is ma
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shlex
 import sys
@@ -77,6 +78,11 @@ def submit(job: Job, run: RunFile, address: Address, settings: Settings = None, 
     except KeyboardInterrupt as error:
         console.note(f"the job goes on; end it with: ray job stop --address {address} {submitted}")
         raise typer.Exit(130) from error
+    except (RuntimeError, OSError) as error:
+        raise ExecutorError(
+            f"lost {address} while job {submitted} ran there: {error}. If the cluster is gone, submit again: "
+            "what is committed is safe."
+        ) from error
     raise typer.Exit(code)
 
 
@@ -105,11 +111,14 @@ def _connect(address: str) -> JobSubmissionClient:
     # Ray lets these two overrule the address that it is given.
     os.environ["RAY_API_SERVER_ADDRESS"] = address
     os.environ.pop("RAY_ADDRESS", None)
+    for handler in logging.getLogger("ray").handlers:
+        handler.setLevel(logging.WARNING)
     try:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).rstrip(".")
         raise ExecutorError(
-            f"cannot reach Ray's job API at {address}: {error}. Give the address of a running cluster's "
+            f"cannot reach Ray's job API at {address}: {reason}. Give the address of a running cluster's "
             "dashboard, such as http://HOST:8265."
         ) from error
 
@@ -132,5 +141,9 @@ def _outcome(client: JobSubmissionClient, job: str) -> int:
     if found.status == "SUCCEEDED":
         console.note(f"job {job} succeeded")
         return 0
-    console.complain(f"job {job} {found.status.lower()}: {found.message}")
+    if found.status == "FAILED" and found.driver_exit_code:
+        reason = f"with exit code {found.driver_exit_code}; its log says why"
+    else:
+        reason = str(found.message)
+    console.complain(f"job {job} {found.status.lower()} {reason}")
     return found.driver_exit_code or 1

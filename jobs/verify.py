@@ -49,6 +49,6 @@ def _show(report: VerifyReport, store: str) -> None:
         console.say(f"{store} is sound: {read} match what was committed")
     if report.orphans:
         console.say(
-            f"{console.many(report.orphans, 'object')} belong to no commit: work under way, or left by a run "
-            "that died; the next precompute adopts or replaces what it needs"
+            f"besides, {console.many(report.orphans, 'object')} of no commit: work under way, or left by one "
+            "that died; the next precompute takes what it needs"
         )
