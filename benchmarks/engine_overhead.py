@@ -29,8 +29,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from softcask.pipeline.config.run import RunConfig
-from softcask.pipeline.precompute import SEGMENT, precompute
+from softcask.pipeline.precompute.config import RunConfig
+from softcask.pipeline.precompute.driver import SEGMENT, precompute
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.prepare import prepare_root, prepare_segment
 from softcask.pipeline.transfer_sets.indexing import index_rows

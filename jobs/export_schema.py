@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from softcask.pipeline.config.run import RunConfig
-from softcask.pipeline.config.student import StudentConfig
+from softcask.pipeline.precompute.config import RunConfig
+from softcask.pipeline.student.config import StudentConfig
 from softcask.storage_schemas.manifest import DOCUMENTS, Manifest
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"

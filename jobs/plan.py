@@ -9,16 +9,16 @@ from softcask.jobs import console
 from softcask.jobs.options import Json, RunFile, Settings
 
 if TYPE_CHECKING:
-    from softcask.pipeline.precompute import Plan
+    from softcask.pipeline.precompute.results import Plan
 
 EXAMPLES = "Examples:\n\nsoftcask plan run.toml\n\nsoftcask plan run.toml --set store.unit_rows=4096 --json"
 
 
 def plan(run: RunFile, settings: Settings = None, as_json: Json = False) -> None:
     """Show what precompute would do: units, rows and bytes for each teacher. Nothing is written."""
-    from softcask.pipeline.config.run import load_run
     from softcask.pipeline.config.toml import parse_overrides
-    from softcask.pipeline.precompute import plan as make_plan
+    from softcask.pipeline.precompute.config import load_run
+    from softcask.pipeline.precompute.driver import plan as make_plan
 
     with console.answering(as_json):
         found = make_plan(load_run(run, parse_overrides(settings or ())))

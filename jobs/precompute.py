@@ -11,7 +11,7 @@ from softcask.jobs.options import Json, RunFile, Settings
 from softcask.jobs.progress import Bars
 
 if TYPE_CHECKING:
-    from softcask.pipeline.precompute import Progress, Summary
+    from softcask.pipeline.precompute.results import Progress, Summary
 
 EXAMPLES = (
     "Examples:\n\nsoftcask precompute run.toml\n\nsoftcask precompute run.toml --set executor.kind=serial"
@@ -24,9 +24,9 @@ def precompute(run: RunFile, settings: Settings = None, as_json: Json = False) -
 
     Safe to run again: what is committed is left as it is, and only what is missing runs.
     """
-    from softcask.pipeline.config.run import load_run
     from softcask.pipeline.config.toml import parse_overrides
-    from softcask.pipeline.precompute import precompute as run_teachers
+    from softcask.pipeline.precompute.config import load_run
+    from softcask.pipeline.precompute.driver import precompute as run_teachers
 
     with console.answering(as_json), Bars() as bars:
         config = load_run(run, parse_overrides(settings or ()))
@@ -91,10 +91,13 @@ def _show(summary: Summary) -> None:
 
 
 def _warn(summary: Summary) -> None:
+    from softcask.pipeline.precompute.driver import SEGMENT
+    from softcask.storage_schemas.keys import segment_rows
+
     if summary.quarantined:
         console.warn(
             f"{console.many(summary.quarantined, 'row')} could not be read and have no logits; the reason of "
-            f"each is in the column `quarantine` of {summary.store}/transfer_set/s0000/rows.parquet"
+            f"each is in the column `quarantine` of {summary.store}/{segment_rows(SEGMENT)}"
         )
     for name, teacher in summary.teachers.items():
         if teacher.suspicious:

@@ -25,7 +25,7 @@ from softcask.storage_schemas.errors import ExecutorError
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-    from softcask.pipeline.config.run import RunConfig
+    from softcask.pipeline.precompute.config import RunConfig
 
 EXAMPLES = (
     "Examples:\n\nsoftcask submit --address http://HOST:8265 precompute run.toml\n\n"
@@ -57,14 +57,14 @@ def submit(job: Job, run: RunFile, address: Address, settings: Settings = None, 
 
     The config's folder is sent along. A store that is a path must be one that the cluster sees.
     """
-    from softcask.pipeline.config.run import load_run
     from softcask.pipeline.config.toml import parse_overrides
+    from softcask.pipeline.precompute.config import load_run
 
     config = load_run(run, parse_overrides(settings or ()))
     client = _connect(address)
     try:
         submitted = client.submit_job(
-            entrypoint=entrypoint(job, run, config, settings or []), runtime_env=_environment(run, config)
+            entrypoint=entrypoint(job, run, config, settings or []), runtime_env=environment(run, config)
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise ExecutorError(f"{address} did not take the job: {error}") from error
@@ -96,7 +96,8 @@ def entrypoint(job: str, run: Path, config: RunConfig, settings: list[str]) -> s
     return shlex.join(["python", "-m", "softcask.jobs.cli", str(job), run.name, *flags])
 
 
-def _environment(run: Path, config: RunConfig) -> dict[str, Any]:
+def environment(run: Path, config: RunConfig) -> dict[str, Any]:
+    """Ray's `runtime_env` of the job: the config's folder, without a store that lies in it."""
     folder = run.absolute().parent
     excluded = list(_EXCLUDED)
     store = Path(config.store.uri)

@@ -35,8 +35,8 @@ def train(
 
     Goes on from the last epoch's checkpoint when run again.
     """
-    from softcask.pipeline.config.student import load_student
     from softcask.pipeline.config.toml import parse_overrides
+    from softcask.pipeline.student.config import load_student
     from softcask.pipeline.student.training import train_student
 
     with console.answering(as_json), Bars() as bars:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softcask.pipeline.config.run import load_run
-    from softcask.pipeline.config.student import load_student
-    from softcask.pipeline.precompute import precompute
+    from softcask.pipeline.precompute.config import load_run
+    from softcask.pipeline.precompute.driver import precompute
     from softcask.pipeline.store.reader import Store
     from softcask.pipeline.store.reader import open_store as open
+    from softcask.pipeline.student.config import load_student
     from softcask.pipeline.student.training import train_student
     from softcask.pipeline.targets.soft_targets import SoftTargets
     from softcask.storage_schemas.errors import SoftcaskError
@@ -36,9 +36,9 @@ _HOMES = {
     "open": "pipeline.store.reader:open_store",
     "Store": "pipeline.store.reader:Store",
     "SoftTargets": "pipeline.targets.soft_targets:SoftTargets",
-    "load_run": "pipeline.config.run:load_run",
-    "precompute": "pipeline.precompute:precompute",
-    "load_student": "pipeline.config.student:load_student",
+    "load_run": "pipeline.precompute.config:load_run",
+    "precompute": "pipeline.precompute.driver:precompute",
+    "load_student": "pipeline.student.config:load_student",
     "train_student": "pipeline.student.training:train_student",
     "SoftcaskError": "storage_schemas.errors:SoftcaskError",
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from softcask.pipeline.config.run import RunConfig
+from softcask.pipeline.precompute.config import RunConfig
 
 TESTS = Path(__file__).parent
 ROWS, CLASSES = 230, 5

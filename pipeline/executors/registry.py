@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from softcask.pipeline.config.run import ExecutorOptions
 from softcask.pipeline.executors.base import Executor
+from softcask.pipeline.executors.options import ExecutorOptions
 from softcask.storage_schemas.errors import ExecutorError
 
 

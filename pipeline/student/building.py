@@ -20,7 +20,7 @@ from softcask.storage_schemas.errors import StudentError, TransferSetError
 from softcask.storage_schemas.fingerprint import canonical, digest
 
 if TYPE_CHECKING:
-    from softcask.pipeline.config.student import StudentConfig
+    from softcask.pipeline.student.config import StudentConfig
 
 _NOT_IDENTITY: dict[str, Any] = {
     "store": True,  # stores and inputs may move: `data` and `teachers` say what is in them

@@ -33,7 +33,7 @@ from softcask.pipeline.student.step import StudentStep
 from softcask.storage_schemas.errors import StudentError
 
 if TYPE_CHECKING:
-    from softcask.pipeline.config.student import StudentConfig
+    from softcask.pipeline.student.config import StudentConfig
 
 CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
@@ -51,7 +51,7 @@ def train_student(
     `config.output`. Where all epochs are done already, nothing is trained.
 
     Args:
-        config: What to train; see `softcask.pipeline.config.student.load_student`.
+        config: What to train; see `softcask.pipeline.student.config.load_student`.
         progress: Called often, from this thread.
         restart: Discard what an earlier training left in the output.
 

@@ -64,7 +64,7 @@ def test_a_fault_of_softcask_keeps_its_traceback(
     def broken(config: object) -> None:
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr("softcask.pipeline.precompute.plan", broken)
+    monkeypatch.setattr("softcask.pipeline.precompute.driver.plan", broken)
     ended = softcask("plan", project.run)
     assert ended.exit_code == 1
     assert isinstance(ended.exception, ZeroDivisionError)
@@ -76,7 +76,7 @@ def test_a_refusal_of_the_system_is_one_message(
     def refused(config: object) -> None:
         raise PermissionError(13, "Permission denied", "/somewhere")
 
-    monkeypatch.setattr("softcask.pipeline.precompute.plan", refused)
+    monkeypatch.setattr("softcask.pipeline.precompute.driver.plan", refused)
     ended = softcask("plan", project.run)
     assert ended.exit_code == 2
     assert ended.stderr == "error: the system refused: [Errno 13] Permission denied: '/somewhere'\n"

@@ -22,8 +22,8 @@ from tests.jobs.test_cli import SCRIPT
 from tests.worlds import TESTS, objects_of
 from typer.testing import Result
 
-from softcask.jobs.submit import JobKind, entrypoint
-from softcask.pipeline.config.run import load_run
+from softcask.jobs.submit import JobKind, entrypoint, environment
+from softcask.pipeline.precompute.config import load_run
 
 Softcask = Callable[..., Result]
 
@@ -143,3 +143,10 @@ def test_a_store_at_a_url_stays_where_it_is(project: Project) -> None:
     project.edit('uri = "cask"', 'uri = "s3://bucket/cask"')
     line = entrypoint(JobKind.PRECOMPUTE, Path(project.run), load_run(project.run), [])
     assert "store.uri" not in line and str(TESTS) not in line
+
+
+def test_the_store_is_not_sent_along(project: Project) -> None:
+    sent = environment(Path(project.run), load_run(project.run))
+    assert sent["working_dir"] == str(project.folder) and "/cask" in sent["excludes"]
+    elsewhere = load_run(project.run, {"store.uri": "/elsewhere/cask"})
+    assert not any("elsewhere" in each for each in environment(Path(project.run), elsewhere)["excludes"])

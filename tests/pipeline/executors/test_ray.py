@@ -11,7 +11,8 @@ import psutil
 import pytest
 from tests.worlds import ROWS, identities_of, objects_of, run_config, teacher, write_rows
 
-from softcask.pipeline.precompute import Progress, precompute
+from softcask.pipeline.precompute.driver import precompute
+from softcask.pipeline.precompute.results import Progress
 from softcask.storage_schemas.errors import ExecutorError, ManifestMismatch, TeacherError
 
 RAY = {"kind": "ray", "workers": 2}
@@ -68,9 +69,7 @@ def test_workers_that_keep_dying_end_in_a_clear_error(tmp_path: Path, ray_cluste
 
 def test_errors_of_workers_keep_their_kind_and_words(tmp_path: Path, ray_cluster: None) -> None:
     write_rows(tmp_path)
-    faulty = teacher(
-        "bad", factory="toy_models:faulty", kwargs={"where": 49.5}
-    )
+    faulty = teacher("bad", factory="toy_models:faulty", kwargs={"where": 49.5})
     with pytest.raises(TeacherError, match="'bad', unit s0000-v0000-00000003.*inputs-00000099"):
         run(tmp_path, "ray", faulty, executor=RAY)
     run(tmp_path, "pinned", teacher("a"), executor=RAY)

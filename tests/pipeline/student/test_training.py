@@ -13,9 +13,9 @@ import torch
 from safetensors.numpy import load_file
 from torch.nn.functional import cross_entropy, kl_div
 
-from softcask.pipeline.config.student import StudentConfig
 from softcask.pipeline.store.reader import open_store
 from softcask.pipeline.student import StudentProgress, StudentResult, train_student
+from softcask.pipeline.student.config import StudentConfig
 from softcask.storage_schemas.errors import (
     CheckpointError,
     FactoryError,

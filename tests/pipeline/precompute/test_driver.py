@@ -12,8 +12,8 @@ import zarr
 from tests import toy_models
 from tests.worlds import CLASSES, ROWS, identities_of, objects_of, run_config, teacher, write_rows
 
-from softcask.pipeline import precompute as job
-from softcask.pipeline.precompute import plan, precompute
+from softcask.pipeline.precompute import driver as job
+from softcask.pipeline.precompute.driver import plan, precompute
 from softcask.pipeline.store.reader import open_store
 from softcask.storage_schemas.errors import (
     ConfigError,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from softcask.pipeline.config.run import ClassesOptions, RunConfig, load_run
+from softcask.pipeline.precompute.config import ClassesOptions, RunConfig, load_run
 from softcask.pipeline.transfer_sets.idx import IdxOptions
 from softcask.storage_schemas.errors import ConfigError
 

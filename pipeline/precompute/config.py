@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from softcask.pipeline.config.sections import ByKind, merged, problem_at
 from softcask.pipeline.config.toml import load_toml
+from softcask.pipeline.executors.options import ExecutorOptions
 from softcask.pipeline.parts import Options, ResolvedPath
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.teachers.registry import TEACHERS
@@ -72,26 +73,6 @@ class ClassesOptions(Options):
             found = "both names and count" if self.names else "neither names nor count"
             raise ConfigError(f"found {found}, expected one of them")
         return self
-
-
-class ExecutorOptions(Options):
-    """`[executor]`: where the work is done; never changes what is stored.
-
-    Attributes:
-        kind: `ray`, or `serial`: this process alone, without Ray.
-        workers: Actors a pool of teachers; None: as many as fit.
-        address: Ray cluster; `local` starts one here for this run.
-        in_flight: Tasks given to an actor at once, so that it never waits for the next.
-        max_retries: How often a failed unit is tried again.
-        object_store_mb: Memory of a local cluster's object store, MB; only receipts pass through it.
-    """
-
-    kind: Literal["ray", "serial"] = "ray"
-    workers: int | None = Field(default=None, ge=1)
-    address: str = "local"
-    in_flight: int = Field(default=2, ge=1, le=8)
-    max_retries: int = Field(default=3, ge=0)
-    object_store_mb: int = Field(default=256, ge=80)
 
 
 class RunConfig(Options):

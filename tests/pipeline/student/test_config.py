@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from softcask.pipeline.config.student import StudentConfig, load_student
+from softcask.pipeline.student.config import StudentConfig, load_student
 from softcask.pipeline.student.losses.distillation import Distillation
 from softcask.pipeline.student.losses.hard import HardLabels
 from softcask.pipeline.transfer_sets.arrays import ArraysOptions
@@ -145,7 +145,7 @@ def test_a_file_is_checked_without_torch_ray_or_teachers(tmp_path: Path) -> None
     path = write(tmp_path, VALID + '[loss]\nkind = "logit_matching"\n[targets]\nrule = "geometric"\n')
     program = f"""
 import sys
-from softcask.pipeline.config.student import load_student
+from softcask.pipeline.student.config import load_student
 import softcask.pipeline.student
 load_student({str(path)!r})
 heavy = ("torch", "ray", "softcask.pipeline.teachers")

@@ -16,13 +16,13 @@ import psutil
 import pytest
 from tests.worlds import identities_of, objects_of, sections, teacher, write_rows
 
-from softcask.pipeline.config.run import RunConfig
-from softcask.pipeline.precompute import precompute
+from softcask.pipeline.precompute.config import RunConfig
+from softcask.pipeline.precompute.driver import precompute
 
 DRIVER = """
 import json, sys
-from softcask.pipeline.config.run import RunConfig
-from softcask.pipeline.precompute import precompute
+from softcask.pipeline.precompute.config import RunConfig
+from softcask.pipeline.precompute.driver import precompute
 print(precompute(RunConfig.model_validate(json.loads(sys.argv[1]))).tasks)
 """
 UNITS = 8

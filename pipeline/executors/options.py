@@ -1,0 +1,29 @@
+"""The section `[executor]` of a run file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from softcask.pipeline.parts import Options
+
+
+class ExecutorOptions(Options):
+    """`[executor]`: where the work is done; never changes what is stored.
+
+    Attributes:
+        kind: `ray`, or `serial`: this process alone, without Ray.
+        workers: Actors a pool of teachers; None: as many as fit.
+        address: Ray cluster; `local` starts one here for this run.
+        in_flight: Tasks given to an actor at once, so that it never waits for the next.
+        max_retries: How often a failed unit is tried again.
+        object_store_mb: Memory of a local cluster's object store, MB; only receipts pass through it.
+    """
+
+    kind: Literal["ray", "serial"] = "ray"
+    workers: int | None = Field(default=None, ge=1)
+    address: str = "local"
+    in_flight: int = Field(default=2, ge=1, le=8)
+    max_retries: int = Field(default=3, ge=0)
+    object_store_mb: int = Field(default=256, ge=80)

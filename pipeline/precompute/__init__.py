@@ -1,0 +1,1 @@
+"""The whole job: a run's config in, a sealed store out."""

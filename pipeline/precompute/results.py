@@ -1,0 +1,119 @@
+"""What a run tells: what it would do, where it stands, how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from softcask.pipeline.plan import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """One step of a run, for whoever watches.
+
+    Attributes:
+        stage: `index` or `label`.
+        done: Rows done of this stage; of `label`, rows times teachers.
+        total: Rows of this stage.
+        task: The task that ended, in `label`.
+        seconds: Time by stage of that task.
+    """
+
+    stage: str
+    done: int
+    total: int
+    task: Task | None = None
+    seconds: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherSummary:
+    """What the store holds of one teacher, and what this run added.
+
+    Attributes:
+        rows: Rows with logits, in all.
+        new_rows: Rows labelled by this run.
+        units: Units committed, in all.
+        labelled: Rows with a label among `rows`.
+        correct: Labelled rows whose top-1 is their label.
+        bytes: Bytes of all its units' objects.
+        device_seconds: What this run's forward passes took.
+        suspicious: Whether its top-1 looks like guessing.
+    """
+
+    rows: int
+    new_rows: int
+    units: int
+    labelled: int
+    correct: int
+    bytes: int
+    device_seconds: float
+    suspicious: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """How a run ended.
+
+    Attributes:
+        store: URI of the store.
+        generation: Sealed generation that holds everything.
+        rows: Readable rows of the transfer set.
+        quarantined: Rows that could not be read.
+        unit_rows: Rows a unit.
+        tasks: Tasks that this run did.
+        teachers: By name, those of the config.
+        wall_seconds: From start to end.
+        workers: Workers used.
+        run: Name of the record under `runs/`, or None where nothing was done.
+    """
+
+    store: str
+    generation: int
+    rows: int
+    quarantined: int
+    unit_rows: int
+    tasks: int
+    teachers: dict[str, TeacherSummary]
+    wall_seconds: float
+    workers: int
+    run: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherPlan:
+    """What is to be done for one teacher.
+
+    Attributes:
+        units: Units in all.
+        committed: Units that are committed.
+        rows: Rows that are still to be labelled.
+        bytes: Estimated bytes they will take.
+        group: The workers it lives in.
+    """
+
+    units: int
+    committed: int
+    rows: int
+    bytes: int
+    group: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What `precompute` would do.
+
+    Attributes:
+        store: URI of the store.
+        rows: Rows of the transfer set.
+        unit_rows: Rows a unit.
+        teachers: By name.
+        free_bytes: Free space where the store lies; None where that cannot be told.
+    """
+
+    store: str
+    rows: int
+    unit_rows: int
+    teachers: dict[str, TeacherPlan]
+    free_bytes: int | None
