@@ -45,7 +45,7 @@ def train(
     if as_json:
         console.emit(asdict(result))
     else:
-        _show(result)
+        _show(result, from_labels=config.loss.needs == "labels")
 
 
 def _watch(bars: Bars) -> Callable[[StudentProgress], None]:
@@ -68,7 +68,7 @@ def _watch(bars: Bars) -> Callable[[StudentProgress], None]:
     return watch
 
 
-def _show(result: StudentResult) -> None:
+def _show(result: StudentResult, *, from_labels: bool) -> None:
     errors = f"{result.errors:,} of {result.test_rows:,}" if result.errors is not None else "not evaluated"
     console.show_table(
         ["loss", "T", "test errors", "epochs", "seconds", "teacher passes"],
@@ -83,9 +83,6 @@ def _show(result: StudentResult) -> None:
             ]
         ],
     )
-    console.say(f"trained     {result.parameters:,} parameters on {result.rows:,} rows from {_named(result)}")
+    source = "labels alone" if from_labels else f"the soft targets of {', '.join(result.teachers)}"
+    console.say(f"trained     {result.parameters:,} parameters on {result.rows:,} rows, from {source}")
     console.say(f"model       {result.model}")
-
-
-def _named(result: StudentResult) -> str:
-    return f"the soft targets of {', '.join(result.teachers)}" if result.teachers else "labels alone"

@@ -79,8 +79,15 @@ def test_a_student_is_trained_and_its_errors_are_those_of_its_weights(
 def test_a_table_tells_errors_seconds_and_that_no_teacher_ran(softcask: Softcask, student: str) -> None:
     done = softcask("train", student)
     assert all(head in done.stdout for head in ("test errors", "seconds", "teacher passes"))
-    assert "of 230" in done.stdout and "from the soft targets of a, b" in done.stdout
+    assert "of 230" in done.stdout and "230 rows, from the soft targets of a, b" in done.stdout
     assert "after epoch 1: " in done.stderr and "test errors" in done.stderr
+
+
+def test_a_student_of_labels_alone_is_not_said_to_have_learnt_from_teachers(
+    softcask: Softcask, student: str
+) -> None:
+    done = softcask("train", student, "--set", "loss.kind=hard")
+    assert "230 rows, from labels alone" in done.stdout and "soft targets" not in done.stdout
 
 
 def test_a_finished_training_is_known_again_and_can_be_begun_anew(softcask: Softcask, student: str) -> None:
