@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.publishing import publish_table
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import ManifestMismatch, StoreError
 from softcask.storage_schemas.fingerprint import canonical, differences
-from softcask.storage_schemas.manifest import ObjectRecord, RootManifest, SegmentManifest
+from softcask.storage_schemas.manifest import RootManifest, SegmentManifest
 
 
 def prepare_root(objects: StoreObjects, class_names: Sequence[str]) -> RootManifest:
@@ -83,7 +84,7 @@ def prepare_segment(
             input_shape=input_shape,
             input_dtype=input_dtype,
             source=canonical(source),
-            table=_publish_rows(objects, segment, table),
+            table=publish_table(objects, keys.segment_rows(segment), table)[0],
         )
         objects.publish(key, manifest.to_bytes())
         data = objects.read(key)
@@ -112,14 +113,6 @@ def read_rows(objects: StoreObjects, segment: SegmentManifest) -> pa.Table:
     """
     data = segment.table.check(objects.read(segment.table.key))
     return tables.from_bytes(data, tables.ROWS, segment.table.key)
-
-
-def _publish_rows(objects: StoreObjects, segment: str, table: pa.Table) -> ObjectRecord:
-    """Publish the rows; bytes left by a writer that died before its manifest are replaced."""
-    key, data = keys.segment_rows(segment), tables.to_bytes(table)
-    if not objects.publish(key, data) and objects.read(key) != data:
-        objects.replace(key, data)
-    return ObjectRecord.of(key, data)
 
 
 def _refuse_other_rows(objects: StoreObjects, standing: SegmentManifest, found: pa.Table) -> None:
