@@ -18,12 +18,17 @@ from numpy.typing import NDArray
 
 from softcask.pipeline.store.layout import array_layouts
 from softcask.pipeline.store.objects import StoreObjects
-from softcask.storage_schemas import keys, tables
+from softcask.pipeline.store.publishing import publish_table
+from softcask.storage_schemas import keys
 from softcask.storage_schemas.codecs.registry import codec_from
-from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch
-from softcask.storage_schemas.fingerprint import digest
+from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch, StoreNotFound
+from softcask.storage_schemas.fingerprint import canonical, differences, digest
 from softcask.storage_schemas.manifest import ObjectRecord, SegmentManifest, TeacherManifest, UnitCommit
 from softcask.storage_schemas.stats import stats_table
+from softcask.storage_schemas.zarr_layout import ArrayLayout
+
+_ONE_TEACHER = 5e-2
+"""How far two passes of one teacher may be apart: root mean square, in standard deviations of its logits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,16 +93,69 @@ def commit_unit(
         The receipt in the store: this call's, or the one that another writer got there first with.
 
     Raises:
-        StoreAccess: The filesystem refused; nothing of this unit counts as committed.
+        ManifestMismatch: The teacher's name was pinned to something else meanwhile.
+        StoreAccess: The filesystem refused.
+        Whatever is raised, nothing of this unit counts as committed by this call.
     """
     columns = _scattered(codec_from(teacher.codec).encode(logits_RC), rows.readable)
-    records, columns = _publish_columns(objects, teacher, rows, columns)
+    while True:
+        receipt, fresh = _publish_objects(objects, teacher, rows, columns, logits_RC)
+        # Names that were taken may have been mended, by several writers at once. Each goes on until the
+        # receipt that stands describes the objects that stand, whoever put them there.
+        if not fresh and not _stand(objects, receipt.objects):
+            continue
+        _refuse_if_pinned_anew(objects, teacher)
+        standing = _put_receipt(objects, teacher, receipt)
+        if fresh or _stand(objects, standing.objects):
+            return standing
+
+
+def _publish_objects(
+    objects: StoreObjects,
+    teacher: TeacherManifest,
+    rows: UnitRows,
+    columns: Mapping[str, NDArray[Any]],
+    logits_RC: NDArray[np.float32],
+) -> tuple[UnitCommit, bool]:
+    """A receipt of the unit's objects, and whether all their names were free."""
+    records, columns, fresh = _publish_columns(objects, teacher, rows, columns, logits_RC)
     stats = _stats(teacher, rows, columns)
-    records.append(_publish_stats(objects, teacher, rows, stats))
-    receipt = _receipt(teacher, rows, columns, stats, records)
-    if objects.publish(keys.commit(teacher.name, rows.unit), receipt.to_bytes()):
+    key = keys.stats_part(teacher.name, rows.segment.segment, rows.view, rows.index)
+    record, was_free = publish_table(objects, key, stats)
+    return _receipt(teacher, rows, columns, stats, [*records, record]), fresh and was_free
+
+
+def _refuse_if_pinned_anew(objects: StoreObjects, teacher: TeacherManifest) -> None:
+    """A name is free until a first unit is committed, so it may have changed hands while this one was run."""
+    key = keys.teacher_manifest(teacher.name)
+    standing = TeacherManifest.from_bytes(objects.read(key), key)
+    if lines := differences(canonical(teacher.pinned()), canonical(standing.pinned())):
+        raise ManifestMismatch(
+            f"another run has pinned teacher {teacher.name!r} of {objects.uri} to something else:\n  "
+            + "\n  ".join(lines)
+            + "\nGive one of the two a new name. Nothing of this unit was committed."
+        )
+
+
+def _put_receipt(objects: StoreObjects, teacher: TeacherManifest, receipt: UnitCommit) -> UnitCommit:
+    """Publish the receipt; or the one that stands, if what it describes stands too."""
+    key = keys.commit(teacher.name, receipt.unit)
+    if objects.publish(key, receipt.to_bytes()):
         return receipt
-    return read_commit(objects, teacher, rows.unit) or receipt
+    standing = read_commit(objects, teacher, receipt.unit)
+    if standing is not None and (standing.objects == receipt.objects or _stand(objects, standing.objects)):
+        return standing
+    objects.replace(key, receipt.to_bytes())
+    return receipt
+
+
+def _stand(objects: StoreObjects, records: Sequence[ObjectRecord]) -> bool:
+    try:
+        for record in records:
+            record.check(objects.read(record.key))
+    except (CorruptObject, StoreNotFound):
+        return False
+    return True
 
 
 def _scattered(columns: Mapping[str, NDArray[Any]], readable: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
@@ -112,46 +170,53 @@ def _scattered(columns: Mapping[str, NDArray[Any]], readable: NDArray[np.bool_])
 
 
 def _publish_columns(
-    objects: StoreObjects, teacher: TeacherManifest, rows: UnitRows, columns: dict[str, NDArray[Any]]
-) -> tuple[list[ObjectRecord], dict[str, NDArray[Any]]]:
-    """Publish a shard a column; where one stands already and is whole, that one counts."""
+    objects: StoreObjects,
+    teacher: TeacherManifest,
+    rows: UnitRows,
+    columns: Mapping[str, NDArray[Any]],
+    logits_RC: NDArray[np.float32],
+) -> tuple[list[ObjectRecord], dict[str, NDArray[Any]], bool]:
+    """Publish a shard a column; where one stands already and is this teacher's, that one counts.
+
+    Returns:
+        Records of the shards, the values in them, and whether all their names were free.
+    """
     group = keys.logits_group(teacher.name, rows.segment.segment, rows.view)
-    records, final = [], {}
+    records, final, fresh = [], {}, True
     for name, layout in array_layouts(teacher, rows.segment).items():
         key = f"{group}/{layout.shard_key(rows.index)}"
-        data = layout.encode_shard(columns[name])
-        final[name] = columns[name]
-        if not objects.publish(key, data) and (standing := objects.read(key)) != data:
-            try:
-                final[name] = layout.decode_shard(standing, len(rows.readable), key)
-                _check_adopted(final[name], rows.readable, key)
-                data = standing
-            except CorruptObject:
+        values, data = columns[name], layout.encode_shard(columns[name])
+        if not objects.publish(key, data):
+            fresh, standing = False, objects.read(key)
+            adopted = _decoded(layout, standing, len(values), key)
+            if adopted is not None and _by_one_teacher(adopted, values, logits_RC):
+                values, data = adopted, standing
+            else:
                 objects.replace(key, data)
+        final[name] = values
         records.append(ObjectRecord.of(key, data))
-    return records, final
+    return records, final, fresh
 
 
-def _check_adopted(values: NDArray[Any], readable: NDArray[np.bool_], key: str) -> None:
-    if not np.isfinite(values[readable]).all():
-        raise CorruptObject(f"{key} holds NaN or infinity where a row was readable")
+def _decoded(layout: ArrayLayout, data: bytes, rows: int, key: str) -> NDArray[Any] | None:
+    try:
+        return layout.decode_shard(data, rows, key)
+    except CorruptObject:
+        return None
 
 
-def _publish_stats(
-    objects: StoreObjects, teacher: TeacherManifest, rows: UnitRows, stats: pa.Table
-) -> ObjectRecord:
-    key = keys.stats_part(teacher.name, rows.segment.segment, rows.view, rows.index)
-    data = tables.to_bytes(stats)
-    if not objects.publish(key, data) and (standing := objects.read(key)) != data:
-        try:
-            same = tables.from_bytes(standing, tables.STATS, key).equals(stats)
-        except CorruptObject:
-            same = False
-        if same:
-            data = standing
-        else:
-            objects.replace(key, data)
-    return ObjectRecord.of(key, data)
+def _by_one_teacher(found: NDArray[Any], computed: NDArray[Any], logits_RC: NDArray[np.float32]) -> bool:
+    """Whether two columns are of the same rows and teacher; other kernels and devices change last bits.
+
+    A name is free to be pinned anew until a unit is committed, so whole shards of another teacher may lie
+    under it.
+    """
+    known = ~np.isnan(computed)
+    if not np.array_equal(~np.isnan(found), known):
+        return False
+    off = found[known].astype(np.float64) - computed[known]
+    spread = float(logits_RC.std(dtype=np.float64)) if logits_RC.size else 0.0
+    return bool(np.linalg.norm(off) <= _ONE_TEACHER * spread * off.size**0.5)
 
 
 def _stats(teacher: TeacherManifest, rows: UnitRows, columns: Mapping[str, NDArray[Any]]) -> pa.Table:

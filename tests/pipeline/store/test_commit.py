@@ -1,0 +1,415 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import zarr
+from numpy.typing import NDArray
+from tests.stores import MadeStore, all_objects, flip, teacher_manifest
+
+from softcask.pipeline.store.commit import commit_unit, committed_units, read_commit
+from softcask.pipeline.store.layout import array_layouts
+from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.verify import verify
+from softcask.storage_schemas import keys
+from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch
+
+UNIT = "s0000-v0000-00000000"
+GROUP = keys.logits_group("alpha", "s0000", 0)
+LOGITS, ROW_MAX = f"{GROUP}/logits/c/0/0", f"{GROUP}/row_max/c/0"
+STATS = keys.stats_part("alpha", "s0000", 0, 0)
+RECEIPT = keys.commit("alpha", UNIT)
+OBJECTS = (LOGITS, ROW_MAX, STATS, RECEIPT)
+
+
+def begun(folder: Path, name: str = "store") -> MadeStore:
+    """Two units of 8 and 3 rows, rows 2 and 9 quarantined; nothing committed."""
+    made = MadeStore.at(str(folder / name))
+    made.add_segment(11, quarantined=[2, 9])
+    made.add_teacher("alpha")
+    return made
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> MadeStore:
+    return begun(tmp_path)
+
+
+def shard_of(made: MadeStore, logits_BC: NDArray[np.float32], column: str) -> bytes:
+    """A shard of unit 0 that holds other logits."""
+    layout = array_layouts(made.teachers["alpha"], made.segments["s0000"][0])[column]
+    row_max_B = logits_BC.max(axis=1)
+    values = {"logits": logits_BC - row_max_B[:, None], "row_max": row_max_B}[column]
+    return layout.encode_shard(values.astype(layout.column.dtype))
+
+
+def unit_logits(made: MadeStore) -> NDArray[np.float32]:
+    logits_BC = made.logits["alpha", "s0000"][:8].copy()
+    logits_BC[2] = np.nan
+    return logits_BC
+
+
+def shown(made: MadeStore) -> NDArray[np.float32]:
+    """Unit 0 as zarr-python reads it."""
+    group = zarr.open_group(made.objects.path(GROUP), mode="r")
+    logits_BC = np.asarray(group["logits"][:8], dtype=np.float32)  # type: ignore[index]
+    return logits_BC + np.asarray(group["row_max"][:8])[:, None]  # type: ignore[index]
+
+
+def check_receipt_describes_what_stands(made: MadeStore) -> None:
+    commit = read_commit(made.objects, made.teachers["alpha"], UNIT)
+    assert commit is not None
+    assert [record.key for record in commit.objects] == [LOGITS, ROW_MAX, STATS]
+    assert verify(made.objects.uri).problems == ()
+    stats = pq.read_table(made.objects.path(STATS)).to_pydict()
+    readable_BC = shown(made)[np.array(stats["row"])]
+    assert [top[0] for top in stats["top_classes"]] == readable_BC.argmax(axis=1).tolist()
+    assert stats["logsumexp"] == pytest.approx(np.log(np.exp(readable_BC).sum(axis=1)), rel=1e-5)
+    assert commit.row_max_range == (readable_BC.max(axis=1).min(), readable_BC.max(axis=1).max())
+
+
+def test_a_unit_is_its_shards_its_statistics_and_its_receipt(made: MadeStore) -> None:
+    before = all_objects(made.objects)
+    receipt = made.commit("alpha", 0)
+    assert sorted(all_objects(made.objects).keys() - before.keys()) == sorted(OBJECTS)
+    assert committed_units(made.objects, "alpha") == {UNIT}
+    assert read_commit(made.objects, made.teachers["alpha"], UNIT) == receipt
+    check_receipt_describes_what_stands(made)
+
+
+def test_a_receipt_counts_rows_labels_and_hits(made: MadeStore) -> None:
+    table = made.segments["s0000"][1].to_pylist()
+    for index, (start, stop) in enumerate([(0, 8), (8, 11)]):
+        readable = [row for row in range(start, stop) if table[row]["quarantine"] is None]
+        labelled = [row for row in readable if table[row]["label"] is not None]
+        top = made.logits["alpha", "s0000"].argmax(axis=1)
+        receipt = made.commit("alpha", index)
+        assert (receipt.start, receipt.stop, receipt.rows) == (start, stop, len(readable))
+        assert receipt.labelled == len(labelled)
+        assert receipt.correct == sum(top[row] == table[row]["label"] for row in labelled)
+
+
+def test_quarantined_rows_keep_their_place_as_nan_and_have_no_statistics(made: MadeStore) -> None:
+    made.commit("alpha", 0)
+    found_BC = shown(made)
+    assert np.isnan(found_BC[2]).all()
+    readable = [0, 1, 3, 4, 5, 6, 7]
+    expected_BC = made.logits["alpha", "s0000"][readable]
+    assert np.abs(found_BC[readable] - expected_BC).max() < 2**-11 * 30
+    assert pq.read_table(made.objects.path(STATS))["row"].to_pylist() == readable
+
+
+def test_a_unit_of_quarantined_rows_only_is_committed_too(tmp_path: Path) -> None:
+    made = MadeStore.at(str(tmp_path / "store"))
+    made.add_segment(8, quarantined=range(8))
+    made.add_teacher("alpha")
+    receipt = made.commit("alpha", 0)
+    assert (receipt.rows, receipt.labelled, receipt.correct, receipt.row_max_range) == (0, 0, 0, None)
+    assert np.isnan(shown(made)).all()
+    before = all_objects(made.objects)
+    assert made.commit("alpha", 0) == receipt
+    assert all_objects(made.objects) == before
+    assert verify(made.objects.uri).problems == ()
+
+
+def test_to_commit_again_changes_nothing(made: MadeStore) -> None:
+    receipt = made.commit("alpha", 0)
+    before = all_objects(made.objects)
+    assert made.commit("alpha", 0) == receipt
+    assert all_objects(made.objects) == before
+
+
+def test_a_second_pass_with_other_last_bits_finds_the_first_ones_receipt(made: MadeStore) -> None:
+    receipt = made.commit("alpha", 0)
+    before = all_objects(made.objects)
+    made.logits["alpha", "s0000"] *= 1 + 1e-3
+    assert made.commit("alpha", 0) == receipt
+    assert all_objects(made.objects) == before
+
+
+@pytest.mark.parametrize("lost", [*OBJECTS[3:], *OBJECTS[2:3]])
+def test_a_writer_that_died_before_its_receipt_is_taken_over(made: MadeStore, lost: str) -> None:
+    made.commit("alpha", 0)
+    before = all_objects(made.objects)
+    for key in {lost, RECEIPT}:
+        Path(made.objects.path(key)).unlink()
+    made.commit("alpha", 0)
+    assert all_objects(made.objects) == before
+
+
+@pytest.mark.parametrize("taken", [(LOGITS,), (ROW_MAX,), (LOGITS, ROW_MAX)])
+def test_whole_shards_of_another_pass_are_adopted_and_the_statistics_follow_them(
+    made: MadeStore, taken: tuple[str, ...]
+) -> None:
+    other_BC = unit_logits(made) + np.random.default_rng(7).normal(0, 0.02, (8, 3)).astype(np.float32)
+    left = {key: shard_of(made, other_BC, "logits" if key == LOGITS else "row_max") for key in taken}
+    for key, data in left.items():
+        made.objects.publish(key, data)
+    made.commit("alpha", 0)
+    standing = all_objects(made.objects)
+    assert {key: standing[key] for key in left} == left
+    check_receipt_describes_what_stands(made)
+
+
+@pytest.mark.parametrize("column", ["logits", "row_max"])
+def test_what_a_killed_writer_of_another_teacher_left_is_not_adopted(made: MadeStore, column: str) -> None:
+    """The name was pinned, its first unit's shard published, the writer killed, the name pinned anew."""
+    key = LOGITS if column == "logits" else ROW_MAX
+    made.objects.publish(key, shard_of(made, np.roll(unit_logits(made), 1, axis=1) * 1.5, column))
+    made.commit("alpha", 0)
+    check_whole(made)
+
+
+def check_whole(made: MadeStore) -> None:
+    """The store equals one that was never disturbed, object by object."""
+    undisturbed = begun(Path(made.objects.uri).parent, "undisturbed")
+    undisturbed.commit("alpha", 0)
+    assert all_objects(made.objects) == all_objects(undisturbed.objects)
+
+
+def with_nan(made: MadeStore) -> bytes:
+    logits_BC = unit_logits(made)
+    logits_BC[4, 1] = np.nan
+    return shard_of(made, logits_BC, "logits")
+
+
+def without_quarantine(made: MadeStore) -> bytes:
+    return shard_of(made, made.logits["alpha", "s0000"][:8], "logits")
+
+
+def infinite(made: MadeStore) -> bytes:
+    layout = array_layouts(made.teachers["alpha"], made.segments["s0000"][0])["logits"]
+    return layout.encode_shard(np.full((8, 3), -np.inf, dtype=np.float16))
+
+
+DAMAGE: dict[str, Callable[[MadeStore], bytes]] = {
+    "flipped": lambda made: flip(shard_of(made, unit_logits(made), "logits"), 5),
+    "truncated": lambda made: shard_of(made, unit_logits(made), "logits")[:-1],
+    "empty": lambda _: b"",
+    "NaN in a readable row": with_nan,
+    "a value in a quarantined row": without_quarantine,
+    "infinite": infinite,
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_shard_that_a_writer_left_damaged_is_replaced(made: MadeStore, kind: str) -> None:
+    made.objects.publish(LOGITS, DAMAGE[kind](made))
+    made.commit("alpha", 0)
+    check_whole(made)
+
+
+@pytest.mark.parametrize("left", [b"", b"PAR1 and no more"])
+def test_statistics_that_a_writer_left_damaged_are_replaced(made: MadeStore, left: bytes) -> None:
+    made.objects.publish(STATS, left)
+    made.commit("alpha", 0)
+    check_whole(made)
+
+
+def test_statistics_of_other_logits_are_replaced(made: MadeStore) -> None:
+    other = begun(Path(made.objects.uri).parent, "other")
+    other.logits["alpha", "s0000"] *= 2
+    other.commit("alpha", 0)
+    made.objects.publish(STATS, other.objects.read(STATS))
+    made.commit("alpha", 0)
+    check_whole(made)
+
+
+class Killed(BaseException):
+    """The process died here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mortal(StoreObjects):
+    """A store's objects in a process that dies right before or right after its n-th write."""
+
+    step: int = 0
+    after: bool = False
+    writes: list[str] = field(default_factory=list)
+
+    def publish(self, key: str, data: bytes) -> bool:
+        return self._live(key, lambda: StoreObjects.publish(self, key, data))
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._live(key, lambda: StoreObjects.replace(self, key, data) or True)
+
+    def _live(self, key: str, write: Callable[[], bool]) -> bool:
+        self.writes.append(key)
+        last = len(self.writes) == self.step
+        if last and not self.after:
+            raise Killed
+        written = write()
+        if last:
+            raise Killed
+        return written
+
+
+def mortal(objects: StoreObjects, step: int, *, after: bool) -> Mortal:
+    return Mortal(objects.uri, objects.fs, objects.root, step, after)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_between_any_two_steps_a_commit_ends_as_if_it_never_was(
+    tmp_path: Path, after: bool, damaged: bool
+) -> None:
+    """With and without a damaged shard in the way; the store then equals an undisturbed one."""
+    steps = 0
+    for step in range(1, 20):
+        made = begun(tmp_path, f"store-{step}")
+        if damaged:
+            made.objects.publish(LOGITS, b"damaged")
+        dying = mortal(made.objects, step, after=after)
+        try:
+            made.commit("alpha", 0, objects=dying)
+        except Killed:
+            steps += 1
+            committed = committed_units(made.objects, "alpha") == {UNIT}
+            assert committed == (after and dying.writes[-1] == RECEIPT)
+            assert committed == (
+                verify(made.objects.uri).orphans == 0 and RECEIPT in all_objects(made.objects)
+            )
+            made.commit("alpha", 0)
+        check_whole(made)
+    assert steps == (5 if damaged else 4)  # two shards, statistics, receipt; one more to replace the damage
+
+
+def test_what_is_not_committed_is_not_read_as_committed(made: MadeStore) -> None:
+    with pytest.raises(Killed):
+        made.commit("alpha", 0, objects=mortal(made.objects, 3, after=True))
+    assert read_commit(made.objects, made.teachers["alpha"], UNIT) is None
+
+
+@pytest.mark.parametrize("left", [None, b"damaged"])
+def test_threads_that_commit_one_unit_at_once_end_with_a_receipt_of_what_stands(
+    tmp_path: Path, left: bytes | None
+) -> None:
+    for number in range(4):
+        made = begun(tmp_path, f"store-{number}")
+        if left is not None:
+            made.objects.publish(LOGITS, left)
+        commit_at_once(made, threads=4)
+        check_receipt_describes_what_stands(made)
+
+
+def commit_at_once(made: MadeStore, threads: int) -> None:
+    """Unit 0, by each thread with last bits of its own."""
+    rows, logits_BC = made.rows_of(0), made.logits["alpha", "s0000"][:8]
+    start = threading.Barrier(threads)
+
+    def race(seed: int) -> None:
+        noise_BC = np.random.default_rng(seed).normal(0, 1e-3, logits_BC.shape)
+        mine_BC = (logits_BC + noise_BC).astype(np.float32)
+        start.wait()
+        commit_unit(made.objects, made.teachers["alpha"], rows, mine_BC[rows.readable])
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(race, range(threads)))
+
+
+@dataclass(frozen=True, slots=True)
+class Overtaken(StoreObjects):
+    """A writer that another one overtakes right before its first write of `key`."""
+
+    key: str = ""
+    overtake: list[Callable[[], object]] = field(default_factory=list)
+
+    def publish(self, key: str, data: bytes) -> bool:
+        self._meet(key)
+        return StoreObjects.publish(self, key, data)
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._meet(key)
+        StoreObjects.replace(self, key, data)
+
+    def _meet(self, key: str) -> None:
+        if key == self.key and self.overtake:
+            self.overtake.pop()()
+
+
+@pytest.mark.parametrize("key", OBJECTS)
+def test_of_two_writers_that_mend_one_damaged_shard_the_receipt_fits_the_bytes_that_stand(
+    made: MadeStore, key: str
+) -> None:
+    """The other writer does its whole commit just before this one's write of `key`."""
+    made.objects.publish(LOGITS, b"damaged")
+    rows = made.rows_of(0)
+    other_RC = made.logits["alpha", "s0000"][:8][rows.readable] * np.float32(1.001)
+    objects = Overtaken(
+        made.objects.uri,
+        made.objects.fs,
+        made.objects.root,
+        key,
+        [lambda: commit_unit(made.objects, made.teachers["alpha"], rows, other_RC)],
+    )
+    made.commit("alpha", 0, objects=objects)
+    assert objects.overtake == []
+    check_receipt_describes_what_stands(made)
+
+
+def test_when_the_mending_write_itself_is_overtaken_the_receipt_is_put_right(made: MadeStore) -> None:
+    made.objects.publish(LOGITS, b"damaged")
+    rows = made.rows_of(0)
+    other_RC = made.logits["alpha", "s0000"][:8][rows.readable] * np.float32(1.001)
+
+    def other() -> None:
+        commit_unit(made.objects, made.teachers["alpha"], rows, other_RC)
+
+    # The first write of LOGITS finds the name taken; the other writer comes before the second, the mending.
+    objects = Overtaken(
+        made.objects.uri,
+        made.objects.fs,
+        made.objects.root,
+        LOGITS,
+        [other, lambda: None],
+    )
+    made.commit("alpha", 0, objects=objects)
+    assert objects.overtake == []
+    check_receipt_describes_what_stands(made)
+
+
+def test_a_name_that_another_run_has_pinned_anew_takes_no_commit_of_the_first(made: MadeStore) -> None:
+    pinned_anew = teacher_manifest("alpha", seed=1)
+    made.objects.replace(keys.teacher_manifest("alpha"), pinned_anew.to_bytes())
+    with pytest.raises(ManifestMismatch, match="fingerprint.weights: found"):
+        made.commit("alpha", 0)
+    assert committed_units(made.objects, "alpha") == set()
+
+
+def test_a_receipt_of_another_teacher_unit_or_fingerprint_is_refused(made: MadeStore) -> None:
+    made.add_teacher("beta")
+    for index in (0, 1):
+        made.commit("alpha", index)
+    alpha, beta = made.teachers["alpha"], made.teachers["beta"]
+    made.objects.publish(keys.commit("beta", UNIT), made.objects.read(RECEIPT))
+    with pytest.raises(CorruptObject, match=f"receipt of alpha/{UNIT}; it was moved or copied"):
+        read_commit(made.objects, beta, UNIT)
+    made.objects.replace(RECEIPT, made.objects.read(keys.commit("alpha", "s0000-v0000-00000001")))
+    with pytest.raises(CorruptObject, match="moved or copied"):
+        read_commit(made.objects, alpha, UNIT)
+    with pytest.raises(ManifestMismatch, match="different stores"):
+        read_commit(made.objects, teacher_manifest("alpha", seed=1), "s0000-v0000-00000001")
+
+
+def test_a_flipped_byte_in_a_receipt_is_found(made: MadeStore) -> None:
+    made.commit("alpha", 0)
+    data = made.objects.read(RECEIPT)
+    for place in range(len(data)):
+        Path(made.objects.path(RECEIPT)).write_bytes(flip(data, place))
+        with pytest.raises(CorruptObject, match=RECEIPT):
+            read_commit(made.objects, made.teachers["alpha"], UNIT)
+
+
+def test_a_store_in_memory_takes_commits_too() -> None:
+    made = MadeStore.at("memory://commits")
+    made.add_segment(11)
+    made.add_teacher("alpha")
+    receipt = made.commit("alpha", 0)
+    assert made.commit("alpha", 0) == receipt
+    assert verify("memory://commits").problems == ()
