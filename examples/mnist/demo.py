@@ -33,7 +33,7 @@ OUT = HERE / "out"
 TEMPERATURES = (1.0, 4.0, 20.0)
 DIGITS = 6
 STUDENTS = {
-    "hard labels only": ["loss.kind=hard", "targets.temperature=1", "output=out/students/hard"],
+    "hard labels only": ['loss={kind = "hard"}', "output=out/students/hard"],
     "distilled, T = 4": ["targets.temperature=4", "output=out/students/t4"],
     "distilled, T = 20": ["targets.temperature=20", "output=out/students/t20"],
 }
@@ -43,7 +43,7 @@ console = Console()
 
 def command(*words: str) -> dict[str, Any]:
     """Run a softcask command in this folder and return what it answers with `--json`."""
-    console.print(f"\n[bold]$ softcask {shlex.join(words)}[/bold]", highlight=False)
+    console.print(f"\n[bold]$ softcask {shlex.join(words)}[/bold]", highlight=False, soft_wrap=True)
     softcask_script = Path(sys.executable).with_name("softcask")
     ended = subprocess.run([softcask_script, *words, "--json"], cwd=HERE, stdout=subprocess.PIPE, check=False)
     if ended.returncode:
