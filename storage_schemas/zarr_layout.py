@@ -3,6 +3,11 @@
 The bytes follow the published specification (https://zarr-specs.readthedocs.io, core v3 and its codec
 `sharding_indexed`) and open in any Zarr v3 reader. They are made here rather than by a Zarr library so that a
 shard exists as one deterministic object before it is published, and costs little more than a copy.
+
+The CRC-32C of bytes that end in their own CRC-32C is the same for all of them. A shard of nothing but checked
+chunks and a checked index would thus have one CRC-32C whatever it holds, and a shard put in another's place
+would pass for it. So four bytes stand between the last chunk and the index that no chunk refers to and no
+reader of Zarr looks at: the CRC-32C of the chunks' checksums.
 """
 
 from __future__ import annotations
@@ -84,7 +89,7 @@ class ArrayLayout:
         )
 
     def encode_shard(self, rows: NDArray[Any]) -> bytes:
-        """One unit's rows `[n, *row_shape]`, n <= `unit_rows`, as a shard: chunks, then their index.
+        """One unit's rows `[n, *row_shape]`, n <= `unit_rows`, as a shard: chunks, their seal, their index.
 
         Chunks that lie wholly beyond the rows are left out; the last one is filled up with NaN.
         """
@@ -92,13 +97,15 @@ class ArrayLayout:
         chunks = self.unit_rows // self.chunk_rows
         index = np.full((chunks, 2), _ABSENT, dtype="<u8")
         parts: list[Any] = []
+        checksums = b""
         stride = self.chunk_bytes + _CRC_BYTES
         for number, first in enumerate(range(0, len(rows), self.chunk_rows)):
             chunk = self._filled(rows[first : first + self.chunk_rows]).view(np.uint8).reshape(-1)
-            parts += [chunk.data, _crc_bytes(chunk)]
+            checksums += (checksum := _crc_bytes(chunk))
+            parts += [chunk.data, checksum]
             index[number] = (number * stride, stride)
         index_bytes = index.tobytes()
-        return b"".join([*parts, index_bytes, _crc_bytes(index_bytes)])
+        return b"".join([*parts, _crc_bytes(checksums), index_bytes, _crc_bytes(index_bytes)])
 
     def decode_shard(self, data: bytes, rows: int, key: str) -> NDArray[Any]:
         """The first `rows` rows `[rows, *row_shape]` of a shard, each chunk's checksum verified.
@@ -115,14 +122,15 @@ class ArrayLayout:
         chunks = self.unit_rows // self.chunk_rows
         used = -(-rows // self.chunk_rows)
         stride = self.chunk_bytes + _CRC_BYTES
-        size = used * stride + chunks * 16 + _CRC_BYTES
+        start = used * stride + _CRC_BYTES
+        size = start + chunks * 16 + _CRC_BYTES
         if len(data) != size:
             raise CorruptObject(
                 f"{key} has {len(data)} bytes, a shard of {rows} rows has {size}; it is damaged"
             )
         raw = np.frombuffer(data, dtype=np.uint8)
-        _verify(raw[used * stride :], f"the shard index of {key}")
-        index = raw[used * stride : -_CRC_BYTES].view("<u8").reshape(chunks, 2)
+        _verify(raw[start:], f"the shard index of {key}")
+        index = raw[start:-_CRC_BYTES].view("<u8").reshape(chunks, 2)
         expected = np.full((chunks, 2), _ABSENT, dtype="<u8")
         expected[:used] = [(number * stride, stride) for number in range(used)]
         if not np.array_equal(index, expected):
@@ -130,6 +138,8 @@ class ArrayLayout:
         body = raw[: used * stride].reshape(used, stride)
         for number in range(used):
             _verify(body[number], f"chunk {number} of {key}")
+        if _crc_bytes(body[:, self.chunk_bytes :].tobytes()) != data[start - _CRC_BYTES : start]:
+            raise CorruptObject(f"the chunks of {key} are not those it was made of; it is damaged")
         values = np.ascontiguousarray(body[:, : self.chunk_bytes]).view(self.column.dtype)
         return values.reshape(used * self.chunk_rows, *self.column.row_shape)[:rows]
 
