@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -206,3 +206,60 @@ def flip(data: bytes, place: int, bit: int = 0) -> bytes:
     changed = bytearray(data)
     changed[place] ^= 1 << bit
     return bytes(changed)
+
+
+class Killed(BaseException):
+    """The process died here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mortal(StoreObjects):
+    """A store's objects in a process that dies right before or right after its n-th write."""
+
+    step: int = 0
+    after: bool = False
+    writes: list[str] = field(default_factory=list)
+
+    def publish(self, key: str, data: bytes) -> bool:
+        return self._live(key, lambda: StoreObjects.publish(self, key, data))
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._live(key, lambda: StoreObjects.replace(self, key, data) or True)
+
+    def _live(self, key: str, write: Callable[[], bool]) -> bool:
+        self.writes.append(key)
+        last = len(self.writes) == self.step
+        if last and not self.after:
+            raise Killed
+        written = write()
+        if last:
+            raise Killed
+        return written
+
+
+def mortal(objects: StoreObjects, step: int, *, after: bool) -> Mortal:
+    return Mortal(objects.uri, objects.fs, objects.root, step, after)
+
+
+@dataclass(frozen=True, slots=True)
+class Overtaken(StoreObjects):
+    """A writer that others overtake, each right before one of its writes of `key`."""
+
+    key: str = ""
+    overtake: list[Callable[[], object]] = field(default_factory=list)
+
+    def publish(self, key: str, data: bytes) -> bool:
+        self._meet(key)
+        return StoreObjects.publish(self, key, data)
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._meet(key)
+        StoreObjects.replace(self, key, data)
+
+    def _meet(self, key: str) -> None:
+        if key == self.key and self.overtake:
+            self.overtake.pop(0)()
+
+
+def overtaken(objects: StoreObjects, key: str, *others: Callable[[], object]) -> Overtaken:
+    return Overtaken(objects.uri, objects.fs, objects.root, key, list(others))

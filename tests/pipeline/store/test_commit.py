@@ -3,7 +3,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 from numpy.typing import NDArray
-from tests.stores import MadeStore, all_objects, flip, teacher_manifest
+from tests.stores import Killed, MadeStore, all_objects, flip, mortal, overtaken, teacher_manifest
 
 from softcask.pipeline.store.commit import commit_unit, committed_units, read_commit
 from softcask.pipeline.store.layout import array_layouts
-from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.verify import verify
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch
@@ -221,39 +219,6 @@ def test_statistics_of_other_logits_are_replaced(made: MadeStore) -> None:
     check_whole(made)
 
 
-class Killed(BaseException):
-    """The process died here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mortal(StoreObjects):
-    """A store's objects in a process that dies right before or right after its n-th write."""
-
-    step: int = 0
-    after: bool = False
-    writes: list[str] = field(default_factory=list)
-
-    def publish(self, key: str, data: bytes) -> bool:
-        return self._live(key, lambda: StoreObjects.publish(self, key, data))
-
-    def replace(self, key: str, data: bytes) -> None:
-        self._live(key, lambda: StoreObjects.replace(self, key, data) or True)
-
-    def _live(self, key: str, write: Callable[[], bool]) -> bool:
-        self.writes.append(key)
-        last = len(self.writes) == self.step
-        if last and not self.after:
-            raise Killed
-        written = write()
-        if last:
-            raise Killed
-        return written
-
-
-def mortal(objects: StoreObjects, step: int, *, after: bool) -> Mortal:
-    return Mortal(objects.uri, objects.fs, objects.root, step, after)
-
-
 @pytest.mark.parametrize("damaged", [False, True])
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_between_any_two_steps_a_commit_ends_as_if_it_never_was(
@@ -313,26 +278,6 @@ def commit_at_once(made: MadeStore, threads: int) -> None:
         list(pool.map(race, range(threads)))
 
 
-@dataclass(frozen=True, slots=True)
-class Overtaken(StoreObjects):
-    """A writer that another one overtakes right before its first write of `key`."""
-
-    key: str = ""
-    overtake: list[Callable[[], object]] = field(default_factory=list)
-
-    def publish(self, key: str, data: bytes) -> bool:
-        self._meet(key)
-        return StoreObjects.publish(self, key, data)
-
-    def replace(self, key: str, data: bytes) -> None:
-        self._meet(key)
-        StoreObjects.replace(self, key, data)
-
-    def _meet(self, key: str) -> None:
-        if key == self.key and self.overtake:
-            self.overtake.pop()()
-
-
 @pytest.mark.parametrize("key", OBJECTS)
 def test_of_two_writers_that_mend_one_damaged_shard_the_receipt_fits_the_bytes_that_stand(
     made: MadeStore, key: str
@@ -341,12 +286,8 @@ def test_of_two_writers_that_mend_one_damaged_shard_the_receipt_fits_the_bytes_t
     made.objects.publish(LOGITS, b"damaged")
     rows = made.rows_of(0)
     other_RC = made.logits["alpha", "s0000"][:8][rows.readable] * np.float32(1.001)
-    objects = Overtaken(
-        made.objects.uri,
-        made.objects.fs,
-        made.objects.root,
-        key,
-        [lambda: commit_unit(made.objects, made.teachers["alpha"], rows, other_RC)],
+    objects = overtaken(
+        made.objects, key, lambda: commit_unit(made.objects, made.teachers["alpha"], rows, other_RC)
     )
     made.commit("alpha", 0, objects=objects)
     assert objects.overtake == []
@@ -362,13 +303,7 @@ def test_when_the_mending_write_itself_is_overtaken_the_receipt_is_put_right(mad
         commit_unit(made.objects, made.teachers["alpha"], rows, other_RC)
 
     # The first write of LOGITS finds the name taken; the other writer comes before the second, the mending.
-    objects = Overtaken(
-        made.objects.uri,
-        made.objects.fs,
-        made.objects.root,
-        LOGITS,
-        [other, lambda: None],
-    )
+    objects = overtaken(made.objects, LOGITS, lambda: None, other)
     made.commit("alpha", 0, objects=objects)
     assert objects.overtake == []
     check_receipt_describes_what_stands(made)
