@@ -263,7 +263,7 @@ class Generation(Manifest):
     Attributes:
         generation: Its number, from 1.
         tables: Tables of commits, this generation's and those it inherits, oldest first.
-        manifests: Manifests and probes as they were when it was sealed.
+        manifests: Manifests and probes as they were when it was sealed, of teachers with commits.
         teachers: Totals by name.
     """
 

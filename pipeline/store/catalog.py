@@ -7,7 +7,7 @@ generations beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -112,7 +112,8 @@ def seal(objects: StoreObjects) -> Generation:
         sealed = read_commits(objects, newest) if newest else tables.COMMITS.empty_table()
         contents = read_contents(objects)
         fresh = read_unsealed(objects, contents, sealed)
-        manifests = _manifest_records(objects, contents)
+        commits = pa.concat_tables([sealed, fresh])
+        manifests = _manifest_records(objects, contents, set(pc.unique(commits["teacher"]).to_pylist()))
         if newest and not len(fresh) and newest.manifests == manifests:
             return newest
         number = newest.generation + 1 if newest else 1
@@ -121,7 +122,7 @@ def seal(objects: StoreObjects) -> Generation:
             generation=number,
             tables=(*inherited, _publish_table(objects, number, fresh)) if len(fresh) else inherited,
             manifests=manifests,
-            teachers=_totals(contents, pa.concat_tables([sealed, fresh])),
+            teachers=_totals(contents, commits),
         )
         if objects.publish(keys.generation(number), generation.to_bytes()):
             objects.replace(keys.CATALOG_POINTER, Pointer(generation=number).to_bytes())
@@ -144,9 +145,14 @@ def _publish_table(objects: StoreObjects, number: int, table: pa.Table) -> Objec
     return record.model_copy(update={"key": key})
 
 
-def _manifest_records(objects: StoreObjects, contents: Contents) -> tuple[ObjectRecord, ...]:
+def _manifest_records(
+    objects: StoreObjects, contents: Contents, committed: Container[str]
+) -> tuple[ObjectRecord, ...]:
+    """Records of all manifests that will not change any more."""
     named = [keys.ROOT, *(keys.segment_manifest(segment.segment) for segment in contents.segments)]
-    for _, teacher in sorted(contents.teachers.items()):
+    for name, teacher in sorted(contents.teachers.items()):
+        if name not in committed:
+            continue  # its name may still be pinned anew, and this generation must outlast that
         named += [keys.teacher_manifest(teacher.name), keys.probe(teacher.name)]
         named += [key for segment in contents.segments for key in zarr_metadata(teacher, segment, 0)]
     found = [(key, objects.read_if_present(key)) for key in named]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from softcask.storage_schemas.tables import HASH_BYTES
+from softcask.storage_schemas.tables import HASH_BYTES, ROWS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +38,13 @@ class Rows:
         readable = [pc.is_null(table["quarantine"]) for table in tables]
         kept = [table.filter(mask) for table, mask in zip(tables, readable, strict=True)]
         positions = [np.flatnonzero(mask.to_numpy(zero_copy_only=False)) for mask in readable]
-        whole = pa.concat_tables(kept)
+        whole = pa.concat_tables([ROWS.empty_table(), *kept])
         return cls(
             sample_ids=whole["sample_id"].to_numpy(zero_copy_only=False),
             content_hashes=_hashes(whole["content_hash"]),
             labels=whole["label"].fill_null(-1).to_numpy().astype(np.int64),
             segments=np.repeat(np.arange(len(kept), dtype=np.int32), [len(table) for table in kept]),
-            positions=np.concatenate(positions).astype(np.int64),
+            positions=np.concatenate([np.empty(0, dtype=np.int64), *positions]),
         )
 
     def __len__(self) -> int:
