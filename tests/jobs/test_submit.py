@@ -39,7 +39,7 @@ def free_ports(count: int) -> list[int]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """URL of the job API of a cluster of this machine alone, in a process group of its own."""
-    gcs, dashboard = free_ports(2)
+    gcs, dashboard, agent = free_ports(3)
     folder = tempfile.mkdtemp(prefix="ray")  # its sockets want a short path
     bin_folder = str(Path(sys.executable).parent)
     environment = {
@@ -50,6 +50,8 @@ def cluster() -> Iterator[str]:
     }
     command = [f"{bin_folder}/ray", "start", "--head", "--block", "--num-cpus=2", f"--port={gcs}"]
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+    # The agent that takes jobs has one port for all clusters of a machine, unless it is given its own.
+    command += [f"--dashboard-agent-listen-port={agent}"]
     command += [f"--object-store-memory={80 << 20}", f"--temp-dir={folder}"]
     url = f"http://127.0.0.1:{dashboard}"
     log = Path(folder, "start.log")
@@ -116,7 +118,11 @@ def test_without_waiting_only_the_jobs_name_is_told(cluster: str, project: Proje
     assert done.stdout.startswith("raysubmit_") and done.stdout.count("\n") == 1
 
 
-def test_a_cluster_that_is_not_there_is_one_message(softcask: Softcask, project: Project) -> None:
+def test_a_cluster_that_is_not_there_is_one_message(
+    softcask: Softcask, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.setenv(name, "http://127.0.0.1:2")  # put back afterwards, whatever the command sets
     for address in ("http://127.0.0.1:1", "nowhere"):
         refused = softcask("submit", "--address", address, "precompute", project.run)
         assert refused.exit_code == 2
