@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from tests.storage_schemas.codecs.contract import CodecContract
 
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.codecs.dense16 import Dense16
@@ -20,6 +21,18 @@ LOGITS = hnp.arrays(
     st.tuples(st.integers(1, 5), st.integers(2, 9)),
     elements=st.floats(-1e5, 1e5, width=32),
 )
+
+
+class TestDense16(CodecContract):
+    """The contract."""
+
+    @pytest.fixture
+    def codec(self) -> Codec:
+        return CODEC
+
+
+def test_a_row_takes_two_bytes_a_class_and_four_for_its_maximum() -> None:
+    assert sum(column.row_bytes for column in CODEC.columns(7)) == 2 * 7 + 4
 
 
 def decoded(logits_BC: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -129,26 +142,6 @@ def test_a_range_beyond_half_precision_is_cut_and_changes_no_probability() -> No
     for temperature in TEMPERATURES:
         divergence_B = kl_B(exact_BC - exact_BC.max(axis=1, keepdims=True), shifted_BC, temperature)
         assert np.abs(divergence_B).max() <= 1e-12
-
-
-def test_no_rows_are_no_rows() -> None:
-    columns = CODEC.encode(np.empty((0, 7), dtype=np.float32))
-    assert (columns["logits"].shape, columns["row_max"].shape) == ((0, 7), (0,))
-
-
-def test_columns_say_what_is_encoded() -> None:
-    columns = CODEC.encode(np.zeros((4, 7), dtype=np.float32))
-    described = {column.name: column for column in CODEC.columns(7)}
-    assert columns.keys() == described.keys()
-    for name, values in columns.items():
-        assert values.dtype == described[name].dtype
-        assert values.shape == (4, *described[name].row_shape)
-    assert sum(column.row_bytes for column in described.values()) == 2 * 7 + 4
-
-
-def test_a_codec_is_rebuilt_from_what_a_store_says() -> None:
-    codec: Codec = codec_from(CODEC.to_spec())
-    assert codec == CODEC
 
 
 def test_a_codec_that_is_unknown_or_configured_otherwise_is_refused() -> None:
