@@ -97,7 +97,7 @@ class MadeStore:
 
     Attributes:
         objects: The store.
-        classes: Classes.
+        classes: Number of classes.
         unit_rows: Rows a unit.
         segments: Manifest and table of each segment.
         teachers: By name.
@@ -112,10 +112,10 @@ class MadeStore:
     logits: dict[tuple[str, str], NDArray[np.float32]] = field(default_factory=dict)
 
     @classmethod
-    def at(cls, uri: str, *, classes: int = 3, unit_rows: int = 8) -> MadeStore:
+    def at(cls, uri: str, *, class_names: Sequence[str] = ("class 0", "class 1", "class 2")) -> MadeStore:
         objects = StoreObjects.at(uri)
-        prepare_root(objects, [f"class {number}" for number in range(classes)])
-        return cls(objects, classes, unit_rows)
+        prepare_root(objects, class_names)
+        return cls(objects, classes=len(class_names))
 
     def add_segment(self, rows: int, *, quarantined: Sequence[int] = ()) -> str:
         name = keys.segment_name(len(self.segments))

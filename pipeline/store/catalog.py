@@ -82,10 +82,10 @@ def read_commits(objects: StoreObjects, generation: Generation) -> pa.Table:
     """The commits of a generation, with the schema `COMMITS`, every table checked.
 
     Raises:
-        CorruptObject: A table's bytes are not those that were sealed.
+        CorruptObject: A table is gone, or its bytes are not those that were sealed.
     """
     parts = [
-        tables.from_bytes(record.check(objects.read(record.key)), tables.COMMITS, record.key)
+        tables.from_bytes(objects.read_recorded(record), tables.COMMITS, record.key)
         for record in generation.tables
     ]
     return pa.concat_tables(parts) if parts else tables.COMMITS.empty_table()

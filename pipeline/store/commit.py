@@ -21,7 +21,7 @@ from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.publishing import publish_table
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.codecs.registry import codec_from
-from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch, StoreNotFound
+from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch
 from softcask.storage_schemas.fingerprint import canonical, differences, digest
 from softcask.storage_schemas.manifest import ObjectRecord, SegmentManifest, TeacherManifest, UnitCommit
 from softcask.storage_schemas.stats import stats_table
@@ -152,8 +152,8 @@ def _put_receipt(objects: StoreObjects, teacher: TeacherManifest, receipt: UnitC
 def _stand(objects: StoreObjects, records: Sequence[ObjectRecord]) -> bool:
     try:
         for record in records:
-            record.check(objects.read(record.key))
-    except (CorruptObject, StoreNotFound):
+            objects.read_recorded(record)
+    except CorruptObject:
         return False
     return True
 

@@ -35,12 +35,15 @@ def soft_target_frame(
 
     labels = pd.Series(labels_B, dtype="Int32")
     labels[labels < 0] = pd.NA
+    if not logits:
+        return pd.DataFrame(columns=["teacher", "sample_id", "label", *class_names])
     frames = []
     for teacher, logits_BC in logits.items():
         values_BC = logits_BC if temperature is None else softmax(logits_BC, temperature)
         frame = pd.DataFrame(values_BC, columns=list(class_names))
-        frame.insert(0, "teacher", teacher)
-        frame.insert(1, "sample_id", sample_ids)
-        frame.insert(2, "label", labels)
+        # A class may bear the name of one of these.
+        frame.insert(0, "teacher", teacher, allow_duplicates=True)
+        frame.insert(1, "sample_id", sample_ids, allow_duplicates=True)
+        frame.insert(2, "label", labels, allow_duplicates=True)
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)

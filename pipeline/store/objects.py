@@ -22,6 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import CorruptObject, StoreAccess, StoreNotFound
+from softcask.storage_schemas.manifest import ObjectRecord
 
 _TEMPORARY = ".tmp-"
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EXDEV)
@@ -80,6 +81,18 @@ class StoreObjects:
             return self.read(key)
         except StoreNotFound:
             return None
+
+    def read_recorded(self, record: ObjectRecord) -> bytes:
+        """The whole object, if it is what was committed.
+
+        Raises:
+            CorruptObject: It is gone, or has another length or checksum; names the object.
+            StoreAccess: The filesystem refused.
+        """
+        try:
+            return record.check(self.read(record.key))
+        except StoreNotFound as error:
+            raise CorruptObject(f"{record.key} was committed to {self.uri} and is gone") from error
 
     def names(self, folder: str) -> list[str]:
         """Names directly in `folder`, sorted, temporaries left out; empty where there is no such folder."""

@@ -109,10 +109,9 @@ def read_rows(objects: StoreObjects, segment: SegmentManifest) -> pa.Table:
     """The rows' table of a segment, checked.
 
     Raises:
-        CorruptObject: Its bytes are not those that were committed.
+        CorruptObject: It is gone, or its bytes are not those that were committed.
     """
-    data = segment.table.check(objects.read(segment.table.key))
-    return tables.from_bytes(data, tables.ROWS, segment.table.key)
+    return tables.from_bytes(objects.read_recorded(segment.table), tables.ROWS, segment.table.key)
 
 
 def _refuse_other_rows(objects: StoreObjects, standing: SegmentManifest, found: pa.Table) -> None:

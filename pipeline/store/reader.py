@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from softcask.pipeline.store import catalog
 from softcask.pipeline.store.layout import array_layouts
@@ -161,7 +162,7 @@ class Store:
         for (name, number, unit_view, index), entry in sorted(self._units.items()):
             if (name, unit_view) == (teacher, view):
                 key = keys.stats_part(teacher, self.segments[number].segment, view, index)
-                data = _record(entry, key).check(self.objects.read(key))
+                data = self.objects.read_recorded(_record(entry, key))
                 parts.append(tables.from_bytes(data, tables.STATS, key))
         return pa.concat_tables(parts) if parts else tables.STATS.empty_table()
 
@@ -230,7 +231,13 @@ class Store:
                     f"the catalog of {self.uri} gives unit {row['index']} of {row['teacher']!r} the rows "
                     f"{row['start']} to {row['stop']}, which the segment does not"
                 )
-            records = tuple(ObjectRecord.model_validate(record) for record in row["objects"])
+            try:
+                records = tuple(ObjectRecord.model_validate(record) for record in row["objects"])
+            except ValidationError as error:
+                raise CorruptObject(
+                    f"the catalog of {self.uri} has no usable record of the objects of unit "
+                    f"{row['index']} of {row['teacher']!r}: {error}"
+                ) from error
             key = (row["teacher"], number, row["view"], row["index"])
             entries[key] = _UnitEntry(rows=row["stop"] - row["start"], objects=records)
         return entries
@@ -265,7 +272,7 @@ class Store:
         columns = {}
         for name, layout in array_layouts(teacher, segment).items():
             key = f"{group}/{layout.shard_key(index)}"
-            data = _record(entry, key).check(_read_committed(self.objects, key))
+            data = self.objects.read_recorded(_record(entry, key))
             columns[name] = layout.decode_shard(data, entry.rows, key)
         return columns
 
@@ -311,18 +318,11 @@ def _sealed(objects: StoreObjects, generation: Generation | None) -> catalog.Con
     teachers: dict[str, TeacherManifest] = {}
     for record in generation.manifests if generation else ():
         if record.key.endswith("/segment.json"):
-            segments.append(SegmentManifest.from_bytes(record.check(objects.read(record.key)), record.key))
+            segments.append(SegmentManifest.from_bytes(objects.read_recorded(record), record.key))
         elif record.key.endswith("/teacher.json"):
-            teacher = TeacherManifest.from_bytes(record.check(objects.read(record.key)), record.key)
+            teacher = TeacherManifest.from_bytes(objects.read_recorded(record), record.key)
             teachers[teacher.name] = teacher
     return catalog.Contents(segments=tuple(segments), teachers=teachers)
-
-
-def _read_committed(objects: StoreObjects, key: str) -> bytes:
-    try:
-        return objects.read(key)
-    except StoreNotFound as error:
-        raise CorruptObject(f"{key} was committed to {objects.uri} and is gone") from error
 
 
 def _record(entry: _UnitEntry, key: str) -> ObjectRecord:

@@ -192,7 +192,7 @@ class _Walk:
 
     def _rows(self, segment: SegmentManifest) -> None:
         key = segment.table.key
-        data = segment.table.check(self._objects.read(key))
+        data = self._objects.read_recorded(segment.table)
         self._readable[segment.segment] = _readable(tables.from_bytes(data, tables.ROWS, key))
 
     def _teacher(self, name: str) -> None:
@@ -234,7 +234,7 @@ class _Walk:
             self._guarded(record.key, self._commits, record)
 
     def _commits(self, record: ObjectRecord) -> None:
-        data = record.check(self._objects.read(record.key))
+        data = self._objects.read_recorded(record)
         for row in tables.from_bytes(data, tables.COMMITS, record.key).to_pylist():
             for written in (row["receipt"], *row["objects"]):
                 self._guarded(record.key, self._claim_written, written)
