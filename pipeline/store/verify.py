@@ -15,15 +15,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from softcask.pipeline.store.checks import (
+    check_equal,
+    check_receipt,
+    check_rows,
+    check_shard,
+    check_stats,
+    readable_rows,
+)
 from softcask.pipeline.store.layout import array_layouts, zarr_metadata
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import CorruptObject, SoftcaskError, StoreNotFound
-from softcask.storage_schemas.fingerprint import digest
 from softcask.storage_schemas.manifest import (
     Generation,
     Manifest,
@@ -35,7 +40,6 @@ from softcask.storage_schemas.manifest import (
     TeacherManifest,
     UnitCommit,
 )
-from softcask.storage_schemas.zarr_layout import ArrayLayout
 
 _THREADS = 8
 _NAME = keys.NAME_PATTERN.strip("^$")
@@ -187,13 +191,13 @@ class _Walk:
             return
         self._segments[name] = segment
         self._claim_record(segment.table)
-        self._claim(segment.table.key, partial(_check_rows, segment))
+        self._claim(segment.table.key, partial(check_rows, segment))
         self._guarded(segment.table.key, self._rows, segment)
 
     def _rows(self, segment: SegmentManifest) -> None:
         key = segment.table.key
         data = self._objects.read_recorded(segment.table)
-        self._readable[segment.segment] = _readable(tables.from_bytes(data, tables.ROWS, key))
+        self._readable[segment.segment] = readable_rows(tables.from_bytes(data, tables.ROWS, key))
 
     def _teacher(self, name: str) -> None:
         key = keys.teacher_manifest(name)
@@ -211,7 +215,7 @@ class _Walk:
         self, teacher: TeacherManifest, segment: SegmentManifest, view: int, *, required: bool
     ) -> None:
         for key, document in zarr_metadata(teacher, segment, view).items():
-            self._claim(key, partial(_check_equal, document, key), required=required)
+            self._claim(key, partial(check_equal, document, key), required=required)
 
     def _catalog(self) -> None:
         numbers = {int(number) for _, (number,) in self._matching(_GENERATION)}
@@ -253,16 +257,16 @@ class _Walk:
             self._document(SegmentManifest, keys.segment_manifest(segment_name))
         if teacher is None or segment is None:
             return
-        _check_receipt(commit, teacher, segment, key)
+        check_receipt(commit, teacher, segment, key)
         self._claim_metadata(teacher, segment, view, required=True)
         rows = self._readable.get(segment_name)
         part = rows.slice(commit.start, commit.stop - commit.start) if rows is not None else None
         group, expected = keys.logits_group(name, segment_name, view), set()
         for layout in array_layouts(teacher, segment).values():
             expected.add(shard := f"{group}/{layout.shard_key(index)}")
-            self._claim(shard, partial(_check_shard, layout, commit, part, shard))
+            self._claim(shard, partial(check_shard, layout, commit, part, shard))
         expected.add(stats := keys.stats_part(name, segment_name, view, index))
-        self._claim(stats, partial(_check_stats, commit, part, stats))
+        self._claim(stats, partial(check_stats, commit, part, stats))
         if (found := {record.key for record in commit.objects}) != expected:
             raise CorruptObject(f"{key} records the objects {sorted(found)}, expected {sorted(expected)}")
 
@@ -292,68 +296,3 @@ def _message(key: str, error: Exception) -> str:
     if isinstance(error, SoftcaskError):
         return str(error)
     return f"{key} cannot be made sense of: {type(error).__name__}: {error}"
-
-
-def _check_equal(expected: bytes, key: str, data: bytes) -> None:
-    if data != expected:
-        raise CorruptObject(f"{key} differs from what the store's manifests say it holds; it was changed")
-
-
-def _check_rows(segment: SegmentManifest, data: bytes) -> None:
-    key = segment.table.key
-    table = tables.from_bytes(data, tables.ROWS, key)
-    found = {
-        "rows": len(table),
-        "quarantined": len(table) - table["quarantine"].null_count,
-        "labelled": len(table) - table["label"].null_count,
-    }
-    expected = {name: getattr(segment, name) for name in found}
-    if found != expected:
-        raise CorruptObject(f"{key} holds {found}, its segment says {expected}")
-
-
-def _check_receipt(commit: UnitCommit, teacher: TeacherManifest, segment: SegmentManifest, key: str) -> None:
-    name, _, index = keys.parse_unit(commit.unit)
-    facts = {
-        "receipt of": ((commit.teacher, commit.unit), (teacher.name, key.split("/")[-1][: -len(".json")])),
-        "fingerprint": (commit.fingerprint, digest(teacher.fingerprint)),
-        "unit of": (name if index < segment.units else None, segment.segment),
-        "rows": ((commit.start, commit.stop), segment.unit_range(index)),
-    }
-    for what, (found, expected) in facts.items():
-        if found != expected:
-            raise CorruptObject(f"{key}: {what} {found}, expected {expected}")
-
-
-def _check_shard(
-    layout: ArrayLayout, commit: UnitCommit, rows: pa.Table | None, key: str, data: bytes
-) -> None:
-    """It decodes, and NaN stands under quarantined rows and nowhere else."""
-    values = layout.decode_shard(data, commit.stop - commit.start, key)
-    if rows is None:
-        return
-    finite = np.isfinite(values).reshape(len(values), -1)
-    readable = rows["readable"].to_numpy()
-    wrong = np.flatnonzero(np.where(readable, ~finite.all(axis=1), finite.any(axis=1)))
-    if wrong.size:
-        row, what = int(wrong[0]), "no finite values" if readable[wrong[0]] else "values, though quarantined"
-        raise CorruptObject(f"{key} holds {what} for row {commit.start + row} ({wrong.size} rows in all)")
-
-
-def _check_stats(commit: UnitCommit, rows: pa.Table | None, key: str, data: bytes) -> None:
-    table = tables.from_bytes(data, tables.STATS, key)
-    if len(table) != commit.rows:
-        raise CorruptObject(f"{key} holds {len(table)} rows, its receipt says {commit.rows}")
-    if rows is None:
-        return
-    expected = rows.filter(rows["readable"])
-    if not all(table[name].equals(expected[name]) for name in ("row", "sample_id", "label")):
-        raise CorruptObject(f"{key} describes other rows than those of its unit")
-
-
-def _readable(table: pa.Table) -> pa.Table:
-    """`row`, `sample_id`, `label` and `readable` of every row."""
-    numbers, readable = pa.array(np.arange(len(table))), pc.is_null(table["quarantine"])
-    return (
-        table.select(["sample_id", "label"]).append_column("row", numbers).append_column("readable", readable)
-    )
