@@ -115,6 +115,11 @@ def generation_commits(number: int, crc: str) -> str:
     return f"catalog/{number:08d}/commits-{crc}.parquet"
 
 
+def source_facts(segment: str) -> str:
+    """By what a segment's source is known again."""
+    return f"runs/sources/{checked_name(segment)}.json"
+
+
 def run_record(run: str) -> str:
     """What one run measured."""
     return f"runs/{checked_name(run)}/run.json"

@@ -2,7 +2,8 @@
 
 A manifest is text that a person can read. Its last field is the CRC-32C of the whole file with that field's
 digits as zeros, so that any changed byte is found, whatever fields a later version adds. Manifests hold no
-time, no host and no path of the machine that wrote them (`RunRecord` apart): equal inputs give equal bytes.
+time, no host and no path of the machine that wrote them (those under `runs/` apart): equal inputs give equal
+bytes.
 """
 
 from __future__ import annotations
@@ -163,7 +164,6 @@ class SegmentManifest(Manifest):
         unit_rows: Rows a unit covers, the last unit apart; the shard length of every teacher's arrays.
         input_shape: Shape of one row.
         input_dtype: numpy dtype of the rows.
-        source: Cheap facts about the source, to know it again without reading it.
         table: The rows' table as committed.
     """
 
@@ -175,7 +175,6 @@ class SegmentManifest(Manifest):
     unit_rows: Annotated[int, Field(ge=1, lt=2**31)]
     input_shape: tuple[int, ...]
     input_dtype: str
-    source: dict[str, Any]
     table: ObjectRecord
 
     @property
@@ -314,6 +313,23 @@ class RunRecord(Manifest):
     devices: tuple[str, ...]
 
 
+class SourceFacts(Manifest):
+    """`runs/sources/SEGMENT.json`: by what a segment's source is known again without reading it.
+
+    Modification times and the like, which a copy of the same data does not share: never part of identity.
+
+    Attributes:
+        segment: The segment that was made from it.
+        table: The segment's rows, so that facts about others are not taken for theirs.
+        source: What the source says of itself.
+    """
+
+    softcask: ClassVar[str] = "source"
+    segment: Name
+    table: ObjectRecord
+    source: dict[str, Any]
+
+
 DOCUMENTS: tuple[type[Manifest], ...] = (
     RootManifest,
     SegmentManifest,
@@ -322,5 +338,6 @@ DOCUMENTS: tuple[type[Manifest], ...] = (
     Generation,
     Pointer,
     RunRecord,
+    SourceFacts,
 )
 """Every document a store may hold, for the exported JSON Schema."""

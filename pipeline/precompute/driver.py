@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
+import pyarrow as pa
+
 from softcask.pipeline.executors.base import Executor, Pool
 from softcask.pipeline.executors.registry import executor_from
 from softcask.pipeline.factories import add_to_path
@@ -24,7 +26,7 @@ from softcask.pipeline.precompute.results import Plan, Progress, Summary, Teache
 from softcask.pipeline.store.catalog import seal
 from softcask.pipeline.store.commit import committed_units
 from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.prepare import prepare_root, prepare_segment
+from softcask.pipeline.store.prepare import check_root, prepare_root, prepare_segment
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.teachers.checks import near_chance
 from softcask.pipeline.transfer_sets.base import TransferSet
@@ -55,7 +57,7 @@ def precompute(config: RunConfig, *, watch: Callable[[Progress], None] = lambda 
     add_to_path(config.python_path)
     groups = group_teachers(config.teachers)
     manifests = {teacher.name: _teacher_manifest(config, teacher) for teacher in config.teachers}
-    prepare_root(objects, config.classes.class_names)
+    check_root(objects, config.classes.class_names)
     for manifest in manifests.values():
         is_pinned(objects, manifest)  # refused now rather than by a worker
     segment = _prepare_segment(config, objects, source, watch)
@@ -90,6 +92,7 @@ def plan(config: RunConfig) -> Plan:
     """
     objects, source = StoreObjects.at(config.store.uri), config.transfer_set.open()
     add_to_path(config.python_path)
+    check_root(objects, config.classes.class_names)
     key = keys.segment_manifest(SEGMENT)
     rows = len(source)
     unit_rows = config.store.unit_rows or _choose_unit_rows(config, rows)
@@ -167,6 +170,17 @@ def _prepare_segment(
         read += rows
         watch(Progress(stage="index", done=read, total=len(source)))
 
+    def index() -> pa.Table:
+        table = index_rows(
+            source,
+            num_classes=len(config.classes.class_names),
+            max_quarantined=config.transfer_set.max_quarantined,
+            progress=step,
+        )
+        # Only now: rows that do not fit the classes leave no trace.
+        prepare_root(objects, config.classes.class_names)
+        return table
+
     return prepare_segment(
         objects,
         SEGMENT,
@@ -174,12 +188,7 @@ def _prepare_segment(
         input_shape=source.input_shape,
         input_dtype=str(source.input_dtype),
         unit_rows=config.store.unit_rows,
-        index=lambda: index_rows(
-            source,
-            num_classes=len(config.classes.class_names),
-            max_quarantined=config.transfer_set.max_quarantined,
-            progress=step,
-        ),
+        index=index,
         choose_unit_rows=lambda rows: _choose_unit_rows(config, rows),
     )
 

@@ -21,7 +21,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from softcask.storage_schemas import keys
-from softcask.storage_schemas.errors import CorruptObject, StoreAccess, StoreNotFound
+from softcask.storage_schemas.errors import CorruptObject, SoftcaskError, StoreAccess, StoreNotFound
 from softcask.storage_schemas.manifest import ObjectRecord
 
 _TEMPORARY = ".tmp-"
@@ -157,14 +157,14 @@ class StoreObjects:
         where = f"{key or 'the store'} in {self.uri}"
         try:
             yield
+        except SoftcaskError:
+            raise
         except FileNotFoundError as error:
             raise StoreNotFound(f"there is no {where}") from error
         except PermissionError as error:
             raise StoreAccess(
                 f"no permission to {verb} {where}: {error}. Check the credentials or the folder's owner."
             ) from error
-        except (StoreAccess, StoreNotFound):
-            raise
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StoreAccess(
@@ -172,6 +172,11 @@ class StoreObjects:
                     "free some space and run the same command again."
                 ) from error
             raise StoreAccess(f"could not {verb} {where}: {error}") from error
+        except Exception as error:
+            if self.local is not None:
+                raise
+            # Drivers raise what they like: botocore's NoCredentialsError is no OSError.
+            raise StoreAccess(f"could not {verb} {where}: {type(error).__name__}: {error}") from error
 
 
 def _publish_locally(target: Path, data: bytes) -> bool:

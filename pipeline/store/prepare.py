@@ -12,37 +12,52 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from softcask.pipeline.store.commit import committed_units
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.publishing import publish_table
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import ManifestMismatch, StoreError
 from softcask.storage_schemas.fingerprint import canonical, differences
-from softcask.storage_schemas.manifest import RootManifest, SegmentManifest
+from softcask.storage_schemas.manifest import RootManifest, SegmentManifest, SourceFacts
 
 
-def prepare_root(objects: StoreObjects, class_names: Sequence[str]) -> RootManifest:
-    """The store's root, made if there is none.
+def check_root(objects: StoreObjects, class_names: Sequence[str]) -> None:
+    """Refuse a place that cannot become, or is not, a store about these classes. Nothing is written.
 
     Raises:
         ManifestMismatch: The store is about other classes.
         StoreError: The place holds something that is no store.
+        FormatTooNew: The store was made by a newer softcask.
     """
-    wanted = RootManifest(class_names=tuple(class_names))
-    if objects.read_if_present(keys.ROOT) is None and (others := objects.names("")):
-        raise StoreError(
-            f"{objects.uri} is no softcask store (it has no {keys.ROOT}) and is not empty: it holds "
-            f"{others[0]!r}{f' and {len(others) - 1} more' if others[1:] else ''}. "
-            "Name an empty place or a store."
-        )
-    objects.publish(keys.ROOT, wanted.to_bytes())
-    standing = RootManifest.from_bytes(objects.read(keys.ROOT), keys.ROOT)
+    data = objects.read_if_present(keys.ROOT)
+    if data is None:
+        if others := objects.names(""):
+            raise StoreError(
+                f"{objects.uri} is no softcask store (it has no {keys.ROOT}) and is not empty: it holds "
+                f"{others[0]!r}{f' and {len(others) - 1} more' if others[1:] else ''}. "
+                "Name an empty place or a store."
+            )
+        return
     _refuse_differences(
-        wanted.model_dump(mode="json"),
-        standing.model_dump(mode="json"),
+        RootManifest(class_names=tuple(class_names)).model_dump(mode="json"),
+        RootManifest.from_bytes(data, keys.ROOT).model_dump(mode="json"),
         f"the store {objects.uri} is about other classes than this run",
-        "Use another store, or the classes this one was made with.",
+        f"Set the classes back, or {_elsewhere(objects)}.",
     )
-    return standing
+
+
+def prepare_root(objects: StoreObjects, class_names: Sequence[str]) -> None:
+    """The store's root, made if there is none; see `check_root`."""
+    check_root(objects, class_names)
+    objects.publish(keys.ROOT, RootManifest(class_names=tuple(class_names)).to_bytes())
+    check_root(objects, class_names)
+
+
+def _elsewhere(objects: StoreObjects) -> str:
+    """What else can be done about a store that was made otherwise."""
+    if any(committed_units(objects, name) for name in objects.names("teachers")):
+        return "name another store"
+    return f"remove {objects.uri}, in which no unit is committed yet"
 
 
 def prepare_segment(
@@ -83,10 +98,10 @@ def prepare_segment(
             unit_rows=unit_rows or choose_unit_rows(len(table)),
             input_shape=input_shape,
             input_dtype=input_dtype,
-            source=canonical(source),
             table=publish_table(objects, keys.segment_rows(segment), table)[0],
         )
-        objects.publish(key, manifest.to_bytes())
+        if objects.publish(key, manifest.to_bytes()):
+            _remember(objects, manifest, source)
         data = objects.read(key)
     standing = SegmentManifest.from_bytes(data, key)
     wanted = {
@@ -98,10 +113,11 @@ def prepare_segment(
         wanted,
         {name: standing.model_dump(mode="json")[name] for name in wanted},
         f"segment {segment} of {objects.uri} was made otherwise",
-        "Set these back, or use another store.",
+        f"Set these back, or {_elsewhere(objects)}.",
     )
-    if standing.source != canonical(source):
+    if not _known_again(objects, standing, source):
         _refuse_other_rows(objects, standing, index())
+        _remember(objects, standing, source)
     return standing
 
 
@@ -112,6 +128,18 @@ def read_rows(objects: StoreObjects, segment: SegmentManifest) -> pa.Table:
         CorruptObject: It is gone, or its bytes are not those that were committed.
     """
     return tables.from_bytes(objects.read_recorded(segment.table), tables.ROWS, segment.table.key)
+
+
+def _facts(segment: SegmentManifest, source: dict[str, Any]) -> bytes:
+    return SourceFacts(segment=segment.segment, table=segment.table, source=canonical(source)).to_bytes()
+
+
+def _known_again(objects: StoreObjects, segment: SegmentManifest, source: dict[str, Any]) -> bool:
+    return objects.read_if_present(keys.source_facts(segment.segment)) == _facts(segment, source)
+
+
+def _remember(objects: StoreObjects, segment: SegmentManifest, source: dict[str, Any]) -> None:
+    objects.replace(keys.source_facts(segment.segment), _facts(segment, source))
 
 
 def _refuse_other_rows(objects: StoreObjects, standing: SegmentManifest, found: pa.Table) -> None:
@@ -133,7 +161,7 @@ def _refuse_other_rows(objects: StoreObjects, standing: SegmentManifest, found: 
     raise ManifestMismatch(
         f"the transfer set is not the one that segment {standing.segment} of {objects.uri} was made from:\n  "
         + "\n  ".join(lines)
-        + "\nUse the rows it was made from, or another store. Nothing was changed."
+        + f"\nUse the rows it was made from, or {_elsewhere(objects)}. Nothing was changed."
     )
 
 

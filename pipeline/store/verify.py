@@ -37,6 +37,7 @@ from softcask.storage_schemas.manifest import (
     RootManifest,
     RunRecord,
     SegmentManifest,
+    SourceFacts,
     TeacherManifest,
     UnitCommit,
 )
@@ -47,6 +48,7 @@ _SEGMENT = re.compile(rf"transfer_set/({_NAME})/segment\.json")
 _TEACHER = re.compile(rf"teachers/({_NAME})/(?:teacher|commits/[^/]+)\.json")
 _RECEIPT = re.compile(rf"teachers/({_NAME})/commits/([^/]+)\.json")
 _RUN = re.compile(rf"runs/({_NAME})/run\.json")
+_SOURCE = re.compile(rf"runs/sources/({_NAME})\.json")
 _GENERATION = re.compile(r"catalog/([0-9]{8})/generation\.json")
 
 Document = TypeVar("Document", bound=Manifest)
@@ -135,6 +137,8 @@ class _Walk:
         self._document(RootManifest, keys.ROOT)
         for key, (run,) in self._matching(_RUN):
             self._named(key, self._document(RunRecord, key), "run", run)
+        for key, (name,) in self._matching(_SOURCE):
+            self._named(key, self._document(SourceFacts, key), "segment", name)
         for key, (name,) in self._matching(_SEGMENT):
             self._guarded(key, self._segment, key, name)
         for name in sorted({name for _, (name, *_) in self._matching(_TEACHER)}):

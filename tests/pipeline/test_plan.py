@@ -22,7 +22,6 @@ def segment(number: int, rows: int, unit_rows: int) -> SegmentManifest:
         unit_rows=unit_rows,
         input_shape=(1,),
         input_dtype="uint8",
-        source={},
         table=ObjectRecord.of(f"transfer_set/{name}/rows.parquet", b""),
     )
 

@@ -154,7 +154,6 @@ def test_units_cover_a_segment_and_the_last_is_shorter() -> None:
         unit_rows=8,
         input_shape=(2,),
         input_dtype="uint8",
-        source={},
         table=ObjectRecord.of("transfer_set/s0000/rows.parquet", b""),
     )
     assert [segment.unit_range(index) for index in range(segment.units)] == [(0, 8), (8, 16), (16, 20)]

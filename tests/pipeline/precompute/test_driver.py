@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -316,3 +317,26 @@ def test_batch_size_and_grouping_choose_units_from_the_data_alone(tmp_path: Path
     store = {"uri": str(tmp_path / "cask")}
     summary = precompute(run_config(tmp_path, store=store))
     assert summary.unit_rows == 16  # 230 rows in some 64 units, whole batches of 16
+
+
+def test_a_mistake_in_the_classes_leaves_nothing_that_is_in_the_way(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    with pytest.raises(TransferSetError, match="expected 0 to 2"):
+        precompute(run_config(tmp_path, classes={"count": 3}))
+    assert precompute(run_config(tmp_path)).rows == ROWS
+
+
+def test_a_store_that_was_made_otherwise_but_holds_no_unit_says_that_it_may_go(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    with pytest.raises(TeacherError):
+        precompute(run_config(tmp_path, classes={"count": 9}))
+    with pytest.raises(ManifestMismatch, match="remove .*cask, in which no unit is committed yet"):
+        precompute(run_config(tmp_path))
+
+
+def test_a_copy_of_the_data_makes_the_same_store(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_rows(tmp_path / name)
+        os.utime(tmp_path / name / "inputs.npy", ns=(1, {"one": 1, "two": 2}[name]))
+        precompute(run_config(tmp_path / name))
+    assert objects_of(tmp_path / "one" / "cask") == objects_of(tmp_path / "two" / "cask")
