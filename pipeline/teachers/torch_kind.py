@@ -95,14 +95,17 @@ class TorchTeacherOptions(TeacherOptions):
     def fingerprint_fields(self) -> dict[str, Any]:
         """What pins this teacher's name; the weights are read and hashed, nothing is imported.
 
+        Options that are None are left out, arguments of the factory apart: an option that a later version
+        adds must not change the fingerprints of stores that stand.
+
         Raises:
             TeacherError: The weights cannot be read.
         """
         try:
-            weights = file_digest(self.weights) if self.weights is not None else None
+            weights = {} if self.weights is None else {"weights": file_digest(self.weights)}
         except WeightsError as error:
             raise TeacherError(f"teacher {self.name!r}: {error}") from error
-        return {**self.model_dump(mode="json", include=_COUNTED), "weights": weights}
+        return {**self.model_dump(mode="json", include=_COUNTED, exclude_none=True), **weights}
 
     def source_digest(self) -> str | None:
         """`sha256:...` of the source file that holds the factory; recorded, but not part of the fingerprint.

@@ -16,8 +16,11 @@ from safetensors.torch import save_file
 from tests.pipeline.teachers.contract import TeacherContract
 
 from softcask.pipeline.factories import add_to_path
+from softcask.pipeline.preprocessing import PreprocessingOptions
+from softcask.pipeline.teachers import torch_kind
 from softcask.pipeline.teachers.torch_kind import TorchTeacherOptions
 from softcask.storage_schemas.errors import FactoryError, TeacherError
+from softcask.storage_schemas.fingerprint import digest
 
 SOURCE = '''
 import torch
@@ -343,12 +346,52 @@ def test_the_fingerprint_holds_all_that_changes_numbers(tmp_path: Path) -> None:
         "kwargs": {"num_classes": 3},
         # The first test vector of FIPS 180-2.
         "weights": "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
-        "preprocessing": {"scale": None, "mean": [0.5], "std": None, "shape": None, "layout": "as_is"},
+        "preprocessing": {"mean": [0.5], "layout": "as_is"},
         "dtype": "bfloat16",
         "class_map": [1, 0],
         "code_version": "v1",
     }
-    assert teacher("linear").fingerprint_fields()["weights"] is None
+
+
+def test_an_option_that_is_not_given_leaves_the_fingerprint_as_it_was_before_there_was_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class LaterPreprocessing(PreprocessingOptions):
+        resize: tuple[int, int] | None = None
+
+    class LaterOptions(TorchTeacherOptions):
+        preprocessing: LaterPreprocessing = LaterPreprocessing()
+        quantised: str | None = None
+
+    monkeypatch.setattr(torch_kind, "_COUNTED", {*torch_kind._COUNTED, "quantised"})
+    given = {"name": "a", "factory": "m:f", "preprocessing": {"scale": 0.5}}
+    now, later = TorchTeacherOptions.model_validate(given), LaterOptions.model_validate(given)
+    assert later.fingerprint_fields() == now.fingerprint_fields()
+    resized = LaterOptions.model_validate({**given, "preprocessing": {"scale": 0.5, "resize": [8, 8]}})
+    assert resized.fingerprint_fields() != now.fingerprint_fields()
+
+
+def test_none_among_the_arguments_of_a_factory_counts() -> None:
+    kwargs = {"norm": None, "blocks": [{"width": None}]}
+    assert teacher("linear", kwargs=kwargs).fingerprint_fields()["kwargs"] == kwargs
+
+
+def test_fingerprints_of_stores_that_stand_never_change() -> None:
+    plain = TorchTeacherOptions(name="a", factory="models:small_cnn")
+    # By sha256sum, of the JSON written out by hand: keys sorted, no spaces.
+    assert digest(plain.fingerprint_fields()) == "sha256:05154125228d0b1c0206190afbff29dfbf80554c8e929f59f59863f03c4e9636"
+    full = TorchTeacherOptions.model_validate(
+        {
+            "name": "a",
+            "factory": "models:small_cnn",
+            "kwargs": {"width": 8, "norm": None},
+            "preprocessing": {"scale": 0.25, "mean": 0.5, "shape": [1, 28, 28]},
+            "dtype": "bfloat16",
+            "class_map": [1, 0],
+            "code_version": "v1",
+        }
+    )
+    assert digest(full.fingerprint_fields()) == "sha256:1d79e17adac67995be61f182779b9be6fb80bbbf35aa4e10a2982b31ee83d94c"
 
 
 def test_the_source_digest_is_that_of_the_factorys_file_which_is_not_run(
