@@ -32,7 +32,7 @@ class TorchTeacherOptions(TeacherOptions):
         weights: `.safetensors`, or a state dict in `.pt`, `.pth`, `.bin`; None: as the factory left them.
         preprocessing: What is done to each row first.
         dtype: `float32`, or autocast to `bfloat16` or `float16`; logits are float32 always.
-        device: `auto` (CUDA where `num_gpus` asks for it and there is one, else CPU), or as torch names it.
+        device: `auto` (CUDA where `num_gpus` asks for it, else CPU), or as torch names it.
         class_map: Which of its outputs to keep, in the order of the store's classes; None: all as they come.
     """
 
@@ -66,7 +66,7 @@ class TorchTeacherOptions(TeacherOptions):
 
         what = f"teacher {self.name!r}"
         try:
-            device = usable_device(self.device, wants_gpu=self.num_gpus > 0)
+            device = usable_device(self.device, num_gpus=self.num_gpus)
             if device.type == "cpu":
                 torch.set_num_threads(self.num_cpus)
             # A factory that draws its parameters must draw the same ones in every actor.

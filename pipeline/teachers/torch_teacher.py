@@ -114,18 +114,23 @@ class TorchTeacher:
         return logits_BC
 
 
-def usable_device(name: str, *, wants_gpu: bool) -> torch.device:
+def usable_device(name: str, *, num_gpus: float) -> torch.device:
     """The device that a config names.
 
     Args:
-        name: `auto` (CUDA where one is wanted and there is one, else CPU), or as torch names it.
-        wants_gpu: Whether a GPU was asked for.
+        name: `auto` (CUDA where a GPU was asked for, else CPU), or as torch names it.
+        num_gpus: GPUs that were asked for.
 
     Raises:
         TeacherError: It cannot be used here.
     """
     if name == "auto":
-        return torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")
+        if num_gpus > 0 and not torch.cuda.is_available():
+            raise TeacherError(
+                f"num_gpus = {num_gpus:g} asks for a GPU, and torch {torch.__version__} finds no CUDA device "
+                "here. Install a torch with CUDA and its driver, or say device = 'cpu' to compute without"
+            )
+        return torch.device("cuda" if num_gpus > 0 else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -19,6 +19,7 @@ from softcask.pipeline.factories import add_to_path
 from softcask.pipeline.preprocessing import PreprocessingOptions
 from softcask.pipeline.teachers import torch_kind
 from softcask.pipeline.teachers.torch_kind import TorchTeacherOptions
+from softcask.pipeline.teachers.torch_teacher import usable_device
 from softcask.storage_schemas.errors import FactoryError, TeacherError
 from softcask.storage_schemas.fingerprint import digest
 
@@ -300,15 +301,24 @@ def test_a_device_that_is_not_there_is_refused(device: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_gpus", "there", "expected"), [(0, True, "cpu"), (1, False, "cpu"), (1, True, "cuda")]
+    ("num_gpus", "there", "expected"), [(0, True, "cpu"), (0, False, "cpu"), (0.5, True, "cuda")]
 )
-def test_auto_takes_cuda_only_where_it_is_asked_for_and_there(
+def test_auto_takes_cuda_only_where_it_is_asked_for(
     num_gpus: float, there: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from softcask.pipeline.teachers import torch_teacher
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert torch_teacher.usable_device("auto", wants_gpu=num_gpus > 0).type == expected
+    assert usable_device("auto", num_gpus=num_gpus).type == expected
+
+
+def test_a_gpu_that_was_asked_for_and_is_not_there_is_never_replaced_by_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(TeacherError) as caught:
+        teacher("linear", num_gpus=0.5).load()
+    for part in ("teacher 'cnn-a': num_gpus = 0.5", "finds no CUDA device", "device = 'cpu'"):
+        assert part in str(caught.value)
+    assert teacher("linear", num_gpus=0.5, device="cpu").load().device.type == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -379,7 +389,9 @@ def test_none_among_the_arguments_of_a_factory_counts() -> None:
 def test_fingerprints_of_stores_that_stand_never_change() -> None:
     plain = TorchTeacherOptions(name="a", factory="models:small_cnn")
     # By sha256sum, of the JSON written out by hand: keys sorted, no spaces.
-    assert digest(plain.fingerprint_fields()) == "sha256:05154125228d0b1c0206190afbff29dfbf80554c8e929f59f59863f03c4e9636"
+    assert digest(plain.fingerprint_fields()) == (
+        "sha256:05154125228d0b1c0206190afbff29dfbf80554c8e929f59f59863f03c4e9636"
+    )
     full = TorchTeacherOptions.model_validate(
         {
             "name": "a",
@@ -391,7 +403,9 @@ def test_fingerprints_of_stores_that_stand_never_change() -> None:
             "code_version": "v1",
         }
     )
-    assert digest(full.fingerprint_fields()) == "sha256:1d79e17adac67995be61f182779b9be6fb80bbbf35aa4e10a2982b31ee83d94c"
+    assert digest(full.fingerprint_fields()) == (
+        "sha256:1d79e17adac67995be61f182779b9be6fb80bbbf35aa4e10a2982b31ee83d94c"
+    )
 
 
 def test_the_source_digest_is_that_of_the_factorys_file_which_is_not_run(
