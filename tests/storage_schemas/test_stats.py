@@ -105,6 +105,15 @@ def test_rows_carry_their_place_id_and_label_where_there_is_one() -> None:
     assert found["label"] == [2, None, 0]
 
 
+def test_rows_do_not_depend_on_one_another_however_many_there_are() -> None:
+    logits_BC = np.random.default_rng(1).normal(0, 3, (1300, 70)).astype(np.float32)
+    whole = table_of(logits_BC)
+    for row in (0, 511, 512, 513, 1023, 1024, 1299):
+        alone = table_of(logits_BC[row : row + 1])
+        for name in ("top_classes", "top_log_probs", "entropy", "margin", "logsumexp"):
+            assert whole[name][row] == alone[name][0]
+
+
 def test_no_rows_give_an_empty_table() -> None:
     empty = Decoded(shifted_BC=np.empty((0, 9), np.float32), row_max_B=np.empty(0, np.float32))
     table = stats_table(empty, rows_B=np.arange(0), sample_ids=[], labels_B=np.empty(0, np.int64))
