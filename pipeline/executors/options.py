@@ -17,7 +17,8 @@ class ExecutorOptions(Options):
         workers: Actors a pool of teachers; None: as many as fit.
         address: Ray cluster; `local` starts one here for this run.
         in_flight: Tasks given to an actor at once, so that it never waits for the next.
-        max_retries: How often a failed unit is tried again.
+        max_retries: How often a unit is run again when its worker died; an error of its own ends the run.
+        start_timeout: Seconds to wait for a cluster to have room for the first worker.
         object_store_mb: Memory of a local cluster's object store, MB; only receipts pass through it.
     """
 
@@ -26,4 +27,5 @@ class ExecutorOptions(Options):
     address: str = "local"
     in_flight: int = Field(default=2, ge=1, le=8)
     max_retries: int = Field(default=3, ge=0)
+    start_timeout: float = Field(default=600.0, gt=0)
     object_store_mb: int = Field(default=256, ge=80)

@@ -28,5 +28,6 @@ def executor_from(options: ExecutorOptions) -> Executor:
         max_workers=options.workers,
         in_flight=options.in_flight,
         max_retries=options.max_retries,
+        start_timeout=options.start_timeout,
         object_store_mb=options.object_store_mb,
     )
