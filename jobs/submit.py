@@ -14,12 +14,12 @@ import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from softcask.jobs import console
-from softcask.jobs.options import RunFile, Settings
+from softcask.jobs.options import Json, RunFile, Settings
 from softcask.storage_schemas.errors import ExecutorError
 
 if TYPE_CHECKING:
@@ -52,7 +52,14 @@ Address = Annotated[
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job's log to its end.")]
 
 
-def submit(job: Job, run: RunFile, address: Address, settings: Settings = None, wait: Wait = True) -> None:
+def submit(
+    job: Job,
+    run: RunFile,
+    address: Address,
+    settings: Settings = None,
+    wait: Wait = True,
+    as_json: Json = False,
+) -> None:
     """Run a command on a Ray cluster, through its job API; exits as the job does.
 
     The config's folder is sent along. A store that is a path must be one that the cluster sees.
@@ -70,11 +77,15 @@ def submit(job: Job, run: RunFile, address: Address, settings: Settings = None, 
         raise ExecutorError(f"{address} did not take the job: {error}") from error
     console.note(f"job {submitted} at {address}")
     if not wait:
-        console.say(submitted)
+        if as_json:
+            console.emit({"job": submitted, "address": address, "status": "SUBMITTED", "exit_code": None})
+        else:
+            console.say(submitted)
         return
     try:
-        _follow(client, submitted)
-        code = _outcome(client, submitted)
+        # The log is what the job prints; it must not mix with the answer.
+        _follow(client, submitted, sys.stderr if as_json else sys.stdout)
+        status, code = _outcome(client, submitted)
     except KeyboardInterrupt as error:
         console.note(f"the job goes on; end it with: ray job stop --address {address} {submitted}")
         raise typer.Exit(130) from error
@@ -83,6 +94,8 @@ def submit(job: Job, run: RunFile, address: Address, settings: Settings = None, 
             f"lost {address} while job {submitted} ran there: {error}. If the cluster is gone, submit again: "
             "what is committed is safe."
         ) from error
+    if as_json:
+        console.emit({"job": submitted, "address": address, "status": status, "exit_code": code})
     raise typer.Exit(code)
 
 
@@ -124,11 +137,11 @@ def _connect(address: str) -> JobSubmissionClient:
         ) from error
 
 
-def _follow(client: JobSubmissionClient, job: str) -> None:
+def _follow(client: JobSubmissionClient, job: str, out: TextIO) -> None:
     async def tail() -> None:
         async for lines in client.tail_job_logs(job):
-            sys.stdout.write(lines)
-            sys.stdout.flush()
+            out.write(lines)
+            out.flush()
 
     try:
         asyncio.run(tail())
@@ -136,15 +149,15 @@ def _follow(client: JobSubmissionClient, job: str) -> None:
         console.warn(f"lost the job's log ({error}); the job goes on, waiting for its end")
 
 
-def _outcome(client: JobSubmissionClient, job: str) -> int:
+def _outcome(client: JobSubmissionClient, job: str) -> tuple[str, int]:
     while not (found := client.get_job_info(job)).status.is_terminal():
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     if found.status == "SUCCEEDED":
         console.note(f"job {job} succeeded")
-        return 0
+        return str(found.status.value), 0
     if found.status == "FAILED" and found.driver_exit_code:
         reason = f"with exit code {found.driver_exit_code}; its log says why"
     else:
         reason = str(found.message)
     console.complain(f"job {job} {found.status.lower()} {reason}")
-    return found.driver_exit_code or 1
+    return str(found.status.value), found.driver_exit_code or 1

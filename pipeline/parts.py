@@ -1,9 +1,8 @@
 """How a part is added: a registry of kinds, and the base of every kind's options.
 
-Sources, teachers, codecs, rules, losses and executors are looked up by the `kind` that a config names.
-Built-in kinds are one line each where their registry stands; third parties add theirs through a Python entry
-point. Only a user's own config leads here: a kind that a *store* names is looked up among the built-in ones
-alone.
+Sources, teachers, rules and losses are looked up by the `kind` that a config names. Built-in kinds are one
+line each where their registry stands; third parties add theirs through a Python entry point. Only a user's
+own config leads here: what a *store* names (a codec) is looked up elsewhere, among the built-in ones alone.
 """
 
 from __future__ import annotations
@@ -57,12 +56,11 @@ class Registry(Generic[T]):
         """All kinds that `get` would find, sorted."""
         return tuple(sorted({*self.builtin, *(point.name for point in entry_points(group=self.group))}))
 
-    def get(self, kind: str, *, builtin_only: bool = False) -> T:
+    def get(self, kind: str) -> T:
         """The object registered under `kind`.
 
         Args:
             kind: Name as a config writes it.
-            builtin_only: Do not look at entry points; used where the name comes from a store.
 
         Raises:
             UnknownKind: No such kind; the message lists the known ones.
@@ -70,11 +68,9 @@ class Registry(Generic[T]):
         if target := self.builtin.get(kind):
             module, _, name = target.partition(":")
             return cast(T, getattr(import_module(module), name))
-        if not builtin_only:
-            for point in entry_points(group=self.group, name=kind):
-                return cast(T, point.load())
-        known = ", ".join(self.builtin if builtin_only else self.known())
-        raise UnknownKind(f"unknown {self.part} kind {kind!r}; known kinds: {known}")
+        for point in entry_points(group=self.group, name=kind):
+            return cast(T, point.load())
+        raise UnknownKind(f"unknown {self.part} kind {kind!r}; known kinds: {', '.join(self.known())}")
 
 
 def kind_of(section: Any) -> str | None:

@@ -79,7 +79,6 @@ class RunConfig(Options):
     """A whole run file.
 
     Attributes:
-        name: For people and logs.
         store: Where logits are kept.
         transfer_set: The rows that are labelled.
         classes: What the logits are about.
@@ -88,7 +87,6 @@ class RunConfig(Options):
         python_path: Folders that factories may be imported from; relative ones start at the file's folder.
     """
 
-    name: str = "softcask"
     store: StoreOptions
     transfer_set: Annotated[SourceOptions, ByKind(SOURCES)]
     classes: ClassesOptions

@@ -85,12 +85,6 @@ def submitted(cluster: str, project: Project, *options: str) -> subprocess.Compl
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-def made_by_teachers(store: Path) -> dict[str, bytes]:
-    return {
-        key: data for key, data in objects_of(store).items() if key.startswith("teachers/") or "rows" in key
-    }
-
-
 def test_a_submitted_job_ends_in_the_store_that_a_serial_run_makes(
     cluster: str, softcask: Softcask, project: Project
 ) -> None:
@@ -99,8 +93,7 @@ def test_a_submitted_job_ends_in_the_store_that_a_serial_run_makes(
     assert "new rows" in done.stdout and f"{project.folder}/remote" in done.stdout
     assert done.stderr.endswith(" succeeded\n")
     softcask("precompute", project.run)
-    # What is sent has new times, and a segment's manifest knows its files by them.
-    assert made_by_teachers(project.folder / "remote") == made_by_teachers(Path(project.store))
+    assert objects_of(project.folder / "remote") == objects_of(Path(project.store))
     (run,) = (project.folder / "remote" / "runs").glob("*/run.json")
     assert json.loads(run.read_text())["executor"] == "ray"
 
@@ -110,6 +103,14 @@ def test_a_job_that_fails_ends_as_it_did(cluster: str, project: Project) -> None
     assert done.returncode == 2, done.stdout + done.stderr
     assert "gone.npy: no such file" in done.stdout
     assert "failed with exit code 2; its log says why" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_in_json_the_outcome_stands_alone_on_stdout(cluster: str, project: Project) -> None:
+    done = submitted(cluster, project, "--json", "--set", "transfer_set.inputs=gone.npy")
+    answer = json.loads(done.stdout)
+    assert (answer["status"], answer["exit_code"], answer["address"]) == ("FAILED", 2, cluster)
+    assert answer["job"].startswith("raysubmit_")
+    assert "gone.npy: no such file" in done.stderr
 
 
 def test_without_waiting_only_the_jobs_name_is_told(cluster: str, project: Project) -> None:

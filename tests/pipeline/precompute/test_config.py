@@ -63,7 +63,7 @@ def test_its_json_schema_can_be_made() -> None:
 
 
 def test_all_problems_of_all_sections_are_told_at_once(tmp_path: Path) -> None:
-    text = """nmae = "x"
+    text = """stroe = "x"
 [store]
 codec = "mp3"
 
@@ -93,7 +93,7 @@ in_flight = 9
     arrays = "inputs, labels, ids, inputs_key, labels_key, ids_key, id_prefix"
     teachers = "names must differ by more than upper and lower case"
     told = problems(tmp_path, text)
-    assert told[0].startswith("run.toml:1: nmae: unknown key; did you mean 'name'? known keys: name, store, ")
+    assert told[0].startswith("run.toml:1: stroe: unknown key; did you mean 'store'? known keys: store, ")
     assert told[8].startswith("run.toml:16: teachers[0].facotry: unknown key; did you mean 'factory'? known")
     del told[8], told[0]
     assert told == [
