@@ -27,8 +27,9 @@ from softcask.storage_schemas.manifest import ObjectRecord, SegmentManifest, Tea
 from softcask.storage_schemas.stats import stats_table
 from softcask.storage_schemas.zarr_layout import ArrayLayout
 
-_ONE_TEACHER = 5e-2
-"""How far two passes of one teacher may be apart: root mean square, in standard deviations of its logits."""
+_ONE_TEACHER = {"float32": 5e-3, "float16": 1e-2, "bfloat16": 5e-2}
+"""By the dtype that a teacher computes in: how far any value of two passes of it may be apart, in standard
+deviations of its logits. What other devices and kernels do to one set of weights, as the probe allows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,11 @@ def commit_unit(
         StoreAccess: The filesystem refused.
         Whatever is raised, nothing of this unit counts as committed by this call.
     """
+    # What a receipt describes is not to be touched any more, least of all by a pass that differs from it.
+    standing = read_commit(objects, teacher, rows.unit)
+    if standing is not None and _stand(objects, standing.objects):
+        _refuse_if_pinned_anew(objects, teacher)
+        return standing
     columns = _scattered(codec_from(teacher.codec).encode(logits_RC), rows.readable)
     while True:
         receipt, fresh = _publish_objects(objects, teacher, rows, columns, logits_RC)
@@ -189,7 +195,7 @@ def _publish_columns(
         if not objects.publish(key, data):
             fresh, standing = False, objects.read(key)
             adopted = _decoded(layout, standing, len(values), key)
-            if adopted is not None and _by_one_teacher(adopted, values, logits_RC):
+            if adopted is not None and _by_one_teacher(teacher, adopted, values, logits_RC):
                 values, data = adopted, standing
             else:
                 objects.replace(key, data)
@@ -205,18 +211,31 @@ def _decoded(layout: ArrayLayout, data: bytes, rows: int, key: str) -> NDArray[A
         return None
 
 
-def _by_one_teacher(found: NDArray[Any], computed: NDArray[Any], logits_RC: NDArray[np.float32]) -> bool:
-    """Whether two columns are of the same rows and teacher; other kernels and devices change last bits.
+def _by_one_teacher(
+    teacher: TeacherManifest, found: NDArray[Any], computed: NDArray[Any], logits_RC: NDArray[np.float32]
+) -> bool:
+    """Whether two columns are of the same rows and weights; other kernels and devices change last bits.
 
     A name is free to be pinned anew until a unit is committed, so whole shards of another teacher may lie
-    under it.
+    under it, and retrained weights give much the same logits: no single value may be off by more.
     """
     known = ~np.isnan(computed)
     if not np.array_equal(~np.isnan(found), known):
         return False
-    off = found[known].astype(np.float64) - computed[known]
-    spread = float(logits_RC.std(dtype=np.float64)) if logits_RC.size else 0.0
-    return bool(np.linalg.norm(off) <= _ONE_TEACHER * spread * off.size**0.5)
+    if not np.isfinite(known_found := found[known]).all():
+        return False
+    tolerance = _ONE_TEACHER.get(str(teacher.fingerprint.get("dtype")), _ONE_TEACHER["float32"])
+    larger = np.maximum(np.abs(known_found), np.abs(computed[known]))
+    # Equal logits are rounded equally; those a last bit apart may be a whole step of the stored type apart.
+    allowed = tolerance * _spread(logits_RC) + (larger - np.nextafter(larger, 0)).astype(np.float64)
+    return bool((np.abs(known_found.astype(np.float64) - computed[known]) <= allowed).all())
+
+
+def _spread(logits_RC: NDArray[np.float32]) -> float:
+    """Standard deviation of logits; of constant ones, which have none, rounding of their size."""
+    if not logits_RC.size:
+        return 0.0
+    return max(float(logits_RC.std(dtype=np.float64)), 1e-3 * float(np.abs(logits_RC).max()))
 
 
 def _stats(teacher: TeacherManifest, rows: UnitRows, columns: Mapping[str, NDArray[Any]]) -> pa.Table:

@@ -145,7 +145,8 @@ def test_a_writer_that_died_before_its_receipt_is_taken_over(made: MadeStore, lo
 def test_whole_shards_of_another_pass_are_adopted_and_the_statistics_follow_them(
     made: MadeStore, taken: tuple[str, ...]
 ) -> None:
-    other_BC = unit_logits(made) + np.random.default_rng(7).normal(0, 0.02, (8, 3)).astype(np.float32)
+    # Off by a thousandth of their spread, and so in fp16 by a step here and there.
+    other_BC = unit_logits(made) + np.random.default_rng(7).uniform(-4e-3, 4e-3, (8, 3)).astype(np.float32)
     left = {key: shard_of(made, other_BC, "logits" if key == LOGITS else "row_max") for key in taken}
     for key, data in left.items():
         made.objects.publish(key, data)
@@ -162,6 +163,69 @@ def test_what_a_killed_writer_of_another_teacher_left_is_not_adopted(made: MadeS
     made.objects.publish(key, shard_of(made, np.roll(unit_logits(made), 1, axis=1) * 1.5, column))
     made.commit("alpha", 0)
     check_whole(made)
+
+
+@pytest.mark.parametrize("column", ["logits", "row_max"])
+@pytest.mark.parametrize("off", [2e-2, 4e-2])
+def test_shards_of_retrained_weights_are_not_adopted_however_close_they_are(
+    made: MadeStore, column: str, off: float
+) -> None:
+    """Noise of so many standard deviations: one more step of SGD is that far away."""
+    logits_BC = unit_logits(made)
+    noise_BC = np.random.default_rng(3).normal(0, off * np.nanstd(logits_BC), logits_BC.shape)
+    key = LOGITS if column == "logits" else ROW_MAX
+    made.objects.publish(key, shard_of(made, (logits_BC + noise_BC).astype(np.float32), column))
+    made.commit("alpha", 0)
+    check_whole(made)
+
+
+def test_one_value_that_is_off_is_enough_for_a_shard_not_to_be_adopted(made: MadeStore) -> None:
+    logits_BC = unit_logits(made)
+    logits_BC[3, logits_BC[3].argmin()] -= 0.03 * np.nanstd(logits_BC)
+    made.objects.publish(LOGITS, shard_of(made, logits_BC, "logits"))
+    made.commit("alpha", 0)
+    check_whole(made)
+
+
+@pytest.mark.parametrize(("dtype", "adopted"), [(None, False), ("float32", False), ("bfloat16", True)])
+def test_what_may_be_adopted_follows_from_what_the_teacher_computes_in(
+    made: MadeStore, dtype: str | None, adopted: bool
+) -> None:
+    alpha = made.teachers["alpha"]
+    fingerprint = alpha.fingerprint | ({"dtype": dtype} if dtype else {})
+    made.teachers["alpha"] = alpha.model_copy(update={"fingerprint": fingerprint})
+    made.objects.replace(keys.teacher_manifest("alpha"), made.teachers["alpha"].to_bytes())
+    logits_BC = unit_logits(made)
+    left = shard_of(made, logits_BC + np.float32(0.03 * np.nanstd(logits_BC)), "row_max")
+    made.objects.publish(ROW_MAX, left)
+    made.commit("alpha", 0)
+    assert (made.objects.read(ROW_MAX) == left) == adopted
+
+
+def test_other_last_bits_are_adopted_though_fp16_rounds_them_a_whole_step_apart(tmp_path: Path) -> None:
+    """Far below the maximum a step of fp16 is more than kernels may differ by."""
+    made = MadeStore.at(str(tmp_path / "store"), class_names=[f"class {number}" for number in range(100)])
+    made.add_segment(8)
+    made.add_teacher("alpha")
+    logits_BC = made.logits["alpha", "s0000"]
+    logits_BC[:] = 0
+    logits_BC[0, 1] = -1025.5  # half-way between two numbers of fp16
+    other_BC = logits_BC.copy()
+    other_BC[0, 1] = np.nextafter(other_BC[0, 1], np.float32(0))
+    left = shard_of(made, other_BC, "logits")
+    made.objects.publish(LOGITS, left)
+    assert left != shard_of(made, logits_BC, "logits")
+    assert 5e-3 * logits_BC.std() < 1
+    made.commit("alpha", 0)
+    assert made.objects.read(LOGITS) == left
+
+
+def test_a_committed_unit_is_left_as_it_is_by_a_pass_that_differs_more(made: MadeStore) -> None:
+    receipt = made.commit("alpha", 0)
+    before = all_objects(made.objects)
+    made.logits["alpha", "s0000"] *= 1.02
+    assert made.commit("alpha", 0) == receipt
+    assert all_objects(made.objects) == before
 
 
 def check_whole(made: MadeStore) -> None:
