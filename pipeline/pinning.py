@@ -6,14 +6,14 @@ free to be pinned anew until a unit is committed: a mistake found at the first b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from softcask.pipeline.store.commit import committed_units
+from softcask.pipeline.store.commit import committed_units, read_commit
 from softcask.pipeline.store.layout import zarr_metadata
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.teachers.base import Teacher, TeacherOptions
@@ -86,13 +86,46 @@ def pin(
             objects.publish_equal(key, document)
         _compare(objects, fresh, options)
         return
-    # The manifest last: who finds it finds all that it speaks of.
-    for key, document in {**metadata, keys.probe(wanted.name): tables.to_bytes(fresh)}.items():
-        objects.replace(key, document)
-    if not objects.publish(key := keys.teacher_manifest(wanted.name), wanted.to_bytes()) and not is_pinned(
-        objects, wanted
-    ):
-        objects.replace(key, wanted.to_bytes())
+    _pin_anew(objects, wanted, {**metadata, keys.probe(wanted.name): tables.to_bytes(fresh)})
+
+
+def _pin_anew(objects: StoreObjects, wanted: TeacherManifest, documents: Mapping[str, bytes]) -> None:
+    """Write a free name's documents, then look whether it was still free.
+
+    Who commits looks at the pin once more when its receipt is written (see `commit.py`). Of two that meet at
+    least one sees the other and takes back what it wrote.
+    """
+    manifest = keys.teacher_manifest(wanted.name)
+    before = {key: objects.read_if_present(key) for key in (*documents, manifest)}
+    try:
+        # The manifest last: who finds it finds all that it speaks of.
+        for key, data in documents.items():
+            objects.replace(key, data)
+        if not objects.publish(manifest, wanted.to_bytes()) and not is_pinned(objects, wanted):
+            objects.replace(manifest, wanted.to_bytes())
+        _refuse_units_of_others(objects, wanted)
+    except ManifestMismatch:
+        for key, old in before.items():
+            if old is not None:
+                objects.replace(key, old)
+        raise
+
+
+def _refuse_units_of_others(objects: StoreObjects, wanted: TeacherManifest) -> None:
+    """Another run may have committed between this one's look at its units and the new pin."""
+    mismatch: ManifestMismatch | None = None
+    for unit in sorted(committed_units(objects, wanted.name)):
+        try:
+            if read_commit(objects, wanted, unit) is not None:
+                return  # the name is this teacher's; what others write now they take back themselves
+        except ManifestMismatch as error:
+            mismatch = error
+    if mismatch is not None:
+        raise ManifestMismatch(
+            f"teacher {wanted.name!r} of {objects.uri} is pinned to something else than this run's, and "
+            "another run has just committed a unit under it. Give the changed teacher a new name. "
+            "The name is pinned to what it was."
+        ) from mismatch
 
 
 def _probe(teacher: Teacher, wanted: TeacherManifest, source: TransferSet, rows: pa.Table) -> pa.Table:

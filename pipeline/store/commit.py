@@ -98,13 +98,13 @@ def commit_unit(
         StoreAccess: The filesystem refused.
         Whatever is raised, nothing of this unit counts as committed by this call.
     """
-    # What a receipt describes is not to be touched any more, least of all by a pass that differs from it.
-    standing = read_commit(objects, teacher, rows.unit)
-    if standing is not None and _stand(objects, standing.objects):
-        _refuse_if_pinned_anew(objects, teacher)
-        return standing
     columns = _scattered(codec_from(teacher.codec).encode(logits_RC), rows.readable)
     while True:
+        # What a receipt describes is not to be touched any more, least of all by a pass that differs from it.
+        standing = read_commit(objects, teacher, rows.unit)
+        if standing is not None and _stand(objects, standing.objects):
+            _refuse_if_pinned_anew(objects, teacher)
+            return standing
         receipt, fresh = _publish_objects(objects, teacher, rows, columns, logits_RC)
         # Names that were taken may have been mended, by several writers at once. Each goes on until the
         # receipt that stands describes the objects that stand, whoever put them there.
@@ -112,6 +112,7 @@ def commit_unit(
             continue
         _refuse_if_pinned_anew(objects, teacher)
         standing = _put_receipt(objects, teacher, receipt)
+        _take_back_if_pinned_anew(objects, teacher, rows.unit)
         if fresh or _stand(objects, standing.objects):
             return standing
 
@@ -141,6 +142,19 @@ def _refuse_if_pinned_anew(objects: StoreObjects, teacher: TeacherManifest) -> N
             + "\n  ".join(lines)
             + "\nGive one of the two a new name. Nothing of this unit was committed."
         )
+
+
+def _take_back_if_pinned_anew(objects: StoreObjects, teacher: TeacherManifest, unit: str) -> None:
+    """Who commits writes a receipt, then looks at the pin; who pins anew writes it, then looks for receipts.
+
+    Of two that meet at least one sees the other and takes back what it wrote.
+    """
+    try:
+        _refuse_if_pinned_anew(objects, teacher)
+    except ManifestMismatch:
+        if read_commit(objects, teacher, unit) is not None:
+            objects.remove(keys.commit(teacher.name, unit))
+        raise
 
 
 def _put_receipt(objects: StoreObjects, teacher: TeacherManifest, receipt: UnitCommit) -> UnitCommit:

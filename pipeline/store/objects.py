@@ -145,6 +145,13 @@ class StoreObjects:
             else:
                 self.fs.pipe_file(self.path(key), data)
 
+    def remove(self, key: str) -> None:
+        """Take the object away, if it is there."""
+        with self._explained("remove", key), contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(path := self.path(key))
+            if self.local is not None:
+                _sync_folder(Path(path).parent)
+
     def free_bytes(self) -> int | None:
         """Free space where the store lies, in bytes; None where the filesystem cannot tell."""
         if self.local is None:

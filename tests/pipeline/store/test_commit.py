@@ -12,6 +12,7 @@ import zarr
 from numpy.typing import NDArray
 from tests.stores import Killed, MadeStore, all_objects, flip, mortal, overtaken, teacher_manifest
 
+from softcask.pipeline.store.catalog import seal
 from softcask.pipeline.store.commit import commit_unit, committed_units, read_commit
 from softcask.pipeline.store.layout import array_layouts
 from softcask.pipeline.store.verify import verify
@@ -381,6 +382,38 @@ def test_a_name_that_another_run_has_pinned_anew_takes_no_commit_of_the_first(ma
     assert committed_units(made.objects, "alpha") == set()
 
 
+def test_a_receipt_written_while_the_name_was_pinned_anew_is_taken_back(made: MadeStore) -> None:
+    """The other run saw no unit and pinned the name just before the receipt was written."""
+    anew = teacher_manifest("alpha", seed=1)
+    objects = overtaken(
+        made.objects,
+        RECEIPT,
+        lambda: made.objects.replace(keys.teacher_manifest("alpha"), anew.to_bytes()),
+    )
+    with pytest.raises(ManifestMismatch, match="fingerprint.weights: found"):
+        made.commit("alpha", 0, objects=objects)
+    assert objects.overtake == []
+    assert committed_units(made.objects, "alpha") == set()
+    made.teachers["alpha"] = anew
+    made.logits["alpha", "s0000"] *= 2
+    made.commit_all("alpha")
+    assert seal(made.objects).teachers["alpha"].units == 2
+    assert verify(made.objects.uri).problems == ()
+
+
+def test_a_receipt_of_the_teacher_that_has_the_name_now_is_not_taken_back(made: MadeStore) -> None:
+    """It was pinned anew and its unit committed just before this one's receipt was to be written."""
+    anew = teacher_manifest("alpha", seed=1)
+
+    def other() -> None:
+        made.objects.replace(keys.teacher_manifest("alpha"), anew.to_bytes())
+        commit_unit(made.objects, anew, made.rows_of(0), np.ones((7, 3), dtype=np.float32))
+
+    with pytest.raises(ManifestMismatch):
+        made.commit("alpha", 0, objects=overtaken(made.objects, RECEIPT, other))
+    assert read_commit(made.objects, anew, UNIT) is not None
+
+
 def test_a_receipt_of_another_teacher_unit_or_fingerprint_is_refused(made: MadeStore) -> None:
     made.add_teacher("beta")
     for index in (0, 1):
@@ -412,3 +445,18 @@ def test_a_store_in_memory_takes_commits_too() -> None:
     receipt = made.commit("alpha", 0)
     assert made.commit("alpha", 0) == receipt
     assert verify("memory://commits").problems == ()
+
+
+def test_a_writer_that_goes_round_again_leaves_alone_what_was_committed_meanwhile(made: MadeStore) -> None:
+    """Another, whose values are too far off to be adopted, mends and commits while this one mends."""
+    made.objects.publish(LOGITS, b"damaged")
+    rows = made.rows_of(0)
+    other_RC = made.logits["alpha", "s0000"][:8][rows.readable] * np.float32(1.5)
+    receipts = []
+
+    def other() -> None:
+        made.objects.replace(LOGITS, b"damaged again")
+        receipts.append(commit_unit(made.objects, made.teachers["alpha"], rows, other_RC))
+
+    assert made.commit("alpha", 0, objects=overtaken(made.objects, STATS, other)) == receipts[0]
+    check_receipt_describes_what_stands(made)

@@ -66,6 +66,15 @@ def test_what_is_replaced_is_replaced_whole_whatever_stood_there(objects: StoreO
         assert all_objects(objects) == {KEY: data}
 
 
+def test_what_is_removed_is_gone_and_may_be_gone_already(objects: StoreObjects) -> None:
+    objects.publish(KEY, b"first")
+    objects.publish(f"{KEY}-other", b"stays")
+    for _ in range(2):
+        objects.remove(KEY)
+        assert all_objects(objects) == {f"{KEY}-other": b"stays"}
+    assert objects.publish(KEY, b"second")
+
+
 def test_an_equal_object_may_stand_already_and_another_may_not(objects: StoreObjects) -> None:
     objects.publish_equal(KEY, b"first")
     objects.publish_equal(KEY, b"first")
