@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -123,3 +125,17 @@ def test_other_columns_are_refused() -> None:
     wider = STATS.set_column(0, "row", STATS["row"].cast(pa.float64()))
     with pytest.raises(CorruptObject, match="some.parquet holds the columns"):
         tables.from_bytes(tables.to_bytes(wider), tables.STATS, "some.parquet")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted under /proc")
+def test_reading_a_table_starts_no_threads_that_could_abort_the_process_at_its_end() -> None:
+    script = """
+import os, sys
+from softcask.storage_schemas import tables
+
+data = tables.to_bytes(tables.COMMITS.empty_table())
+before = set(os.listdir("/proc/self/task"))
+tables.from_bytes(data, tables.COMMITS, "key")
+sys.exit(len(set(os.listdir("/proc/self/task")) - before))
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
