@@ -447,16 +447,19 @@ def test_a_store_in_memory_takes_commits_too() -> None:
     assert verify("memory://commits").problems == ()
 
 
-def test_a_writer_that_goes_round_again_leaves_alone_what_was_committed_meanwhile(made: MadeStore) -> None:
-    """Another, whose values are too far off to be adopted, mends and commits while this one mends."""
+@pytest.mark.parametrize("key", OBJECTS)
+def test_writers_too_far_apart_to_adopt_from_one_another_end_with_a_receipt_of_what_stands(
+    made: MadeStore, key: str
+) -> None:
+    """Both mend, and the other one commits while this one is at it; the second says which of the two stays."""
     made.objects.publish(LOGITS, b"damaged")
     rows = made.rows_of(0)
     other_RC = made.logits["alpha", "s0000"][:8][rows.readable] * np.float32(1.5)
-    receipts = []
 
     def other() -> None:
         made.objects.replace(LOGITS, b"damaged again")
-        receipts.append(commit_unit(made.objects, made.teachers["alpha"], rows, other_RC))
+        commit_unit(made.objects, made.teachers["alpha"], rows, other_RC)
 
-    assert made.commit("alpha", 0, objects=overtaken(made.objects, STATS, other)) == receipts[0]
+    returned = made.commit("alpha", 0, objects=overtaken(made.objects, key, other))
+    assert returned == read_commit(made.objects, made.teachers["alpha"], UNIT)
     check_receipt_describes_what_stands(made)
