@@ -451,7 +451,7 @@ def test_a_store_in_memory_takes_commits_too() -> None:
 def test_writers_too_far_apart_to_adopt_from_one_another_end_with_a_receipt_of_what_stands(
     made: MadeStore, key: str
 ) -> None:
-    """Both mend, and the other one commits while this one is at it; the second says which of the two stays."""
+    """Both mend, and the other one commits while this one is at it."""
     made.objects.publish(LOGITS, b"damaged")
     rows = made.rows_of(0)
     other_RC = made.logits["alpha", "s0000"][:8][rows.readable] * np.float32(1.5)
