@@ -93,7 +93,7 @@ class TorchTeacher:
             raise TeacherError(f"teacher {self.name!r}: {error}") from error
         try:
             return self.module(batch)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise TeacherError(
                 f"teacher {self.name!r} raised {type(error).__name__} on a batch of shape "
                 f"{list(batch.shape)}, before preprocessing {list(inputs_B.shape)} {inputs_B.dtype}: {error}"
@@ -133,7 +133,7 @@ def usable_device(name: str, *, num_gpus: float) -> torch.device:
         return torch.device("cuda" if num_gpus > 0 else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(1, device=device).cpu()  # `meta` makes tensors, too, but without values
     except (RuntimeError, AssertionError) as error:
         first_line = str(error).partition("\n")[0]
         raise TeacherError(f"device {name!r} cannot be used here: {first_line}") from error

@@ -24,6 +24,7 @@ from softcask.storage_schemas.errors import FactoryError, TeacherError
 from softcask.storage_schemas.fingerprint import digest
 
 SOURCE = '''
+import sys
 import torch
 from types import SimpleNamespace
 
@@ -62,6 +63,7 @@ class Giving(torch.nn.Module):
             "too few rows": lambda: logits[1:],
             "three dimensions": lambda: logits[:, None],
             "an error": lambda: logits @ torch.ones(1, 1),
+            "the end": lambda: sys.exit(0),
         }[self.what]()
 
 
@@ -239,6 +241,7 @@ def test_every_thread_computes_with_the_cores_that_the_teacher_was_given() -> No
         ("too few rows", ["of shape [5, classes], found float32 of shape [4, 6]"]),
         ("three dimensions", ["found float32 of shape [5, 1, 6]"]),
         ("an error", ["raised RuntimeError on a batch of shape [5, 2, 3]", "[5, 2, 3] uint8", "5x6 and 1x1"]),
+        ("the end", ["raised SystemExit on a batch of shape [5, 2, 3]"]),
     ],
 )
 def test_output_that_is_no_logits_is_refused_with_its_shape(what: str, parts: list[str]) -> None:
@@ -294,7 +297,7 @@ def test_weights_that_are_missing_or_do_not_fit_name_the_teacher(tmp_path: Path)
         options.load()
 
 
-@pytest.mark.parametrize("device", ["no such device", "cuda:99"])
+@pytest.mark.parametrize("device", ["no such device", "cuda:99", "meta"])
 def test_a_device_that_is_not_there_is_refused(device: str) -> None:
     with pytest.raises(TeacherError, match=f"teacher 'cnn-a': device '{device}' cannot be used here: "):
         teacher("linear", device=device).load()
