@@ -11,7 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import Queue
 from typing import Any
@@ -106,6 +106,7 @@ class Labeller:
         self._segments = _Segments(self._objects)
         self._manifests = {manifest.name: manifest for manifest in recipe.manifests}
         self._order = threading.Lock()
+        self._closed = threading.Event()
         self._reader, self._forwarder, self._writer = (
             ThreadPoolExecutor(1, name) for name in ("read", "run", "write")
         )
@@ -128,7 +129,11 @@ class Labeller:
         return done
 
     def close(self) -> None:
-        """End the threads when what was submitted is done."""
+        """End the threads within a batch; a unit whose logits are complete is still committed.
+
+        Reports of units that are given up raise `concurrent.futures.CancelledError`.
+        """
+        self._closed.set()
         for pool in (self._reader, self._forwarder, self._writer):
             pool.shutdown()
 
@@ -152,6 +157,7 @@ class Labeller:
             positions_R = work.task.start + np.flatnonzero(work.rows.readable)
             batches = range(0, len(positions_R), self._batch_size) if work.teachers else ()
             for first in batches:
+                self._refuse_if_closed(work)
                 started = time.perf_counter()
                 inputs_B = self._read_batch(work, positions_R[first : first + self._batch_size])
                 work.seconds["read"] += time.perf_counter() - started
@@ -178,6 +184,10 @@ class Labeller:
             )
         return batch.inputs_B
 
+    def _refuse_if_closed(self, work: _Work) -> None:
+        if self._closed.is_set():
+            raise CancelledError(f"unit {work.task.unit} was given up: its labeller was closed")
+
     def _row(self, work: _Work, position: int) -> str:
         return (
             f"row {position} ({work.rows.sample_ids[position - work.task.start]!r}) of unit {work.task.unit}"
@@ -194,28 +204,34 @@ class Labeller:
         self._writer.submit(self._write, work, logits, done)
 
     def _run_teachers(self, work: _Work) -> dict[str, NDArray[np.float32]]:
-        logits: dict[str, NDArray[np.float32]] = {}
         ids = [
             name for name, readable in zip(work.rows.sample_ids, work.rows.readable, strict=True) if readable
         ]
+        logits: dict[str, NDArray[np.float32]] = {}
         first = 0
         for inputs_B in _until_end(work.batches, raising=True):
-            batch_ids = ids[first : first + len(inputs_B)]
-            for name in work.teachers:
-                started = time.perf_counter()
-                logits_BC = self._teachers[name].logits(inputs_B)
-                work.seconds[f"forward:{name}"] += time.perf_counter() - started
-                classes = self._manifests[name].num_classes
-                check_logits(
-                    logits_BC, num_classes=classes, teacher=name, unit=work.task.unit, sample_ids=batch_ids
-                )
-                logits.setdefault(name, np.empty((len(ids), classes), np.float32))[
-                    first : first + len(inputs_B)
-                ] = logits_BC
-            first += len(inputs_B)
-        for name in work.teachers:  # a unit whose rows are all quarantined is committed too
-            logits.setdefault(name, np.empty((0, self._manifests[name].num_classes), np.float32))
-        return logits
+            self._refuse_if_closed(work)
+            stop = first + len(inputs_B)
+            logits = logits or self._room(work, len(ids))
+            for name, logits_RC in logits.items():
+                logits_RC[first:stop] = self._checked_logits(work, name, inputs_B, ids[first:stop])
+            first = stop
+        return logits or self._room(work, 0)  # a unit whose rows are all quarantined is committed too
+
+    def _room(self, work: _Work, rows: int) -> dict[str, NDArray[np.float32]]:
+        return {
+            name: np.empty((rows, self._manifests[name].num_classes), np.float32) for name in work.teachers
+        }
+
+    def _checked_logits(
+        self, work: _Work, name: str, inputs_B: NDArray[Any], sample_ids: list[str]
+    ) -> NDArray[np.float32]:
+        started = time.perf_counter()
+        logits_BC = self._teachers[name].logits(inputs_B)
+        work.seconds[f"forward:{name}"] += time.perf_counter() - started
+        classes = self._manifests[name].num_classes
+        check_logits(logits_BC, num_classes=classes, teacher=name, unit=work.task.unit, sample_ids=sample_ids)
+        return logits_BC
 
     def _write(self, work: _Work, logits: dict[str, NDArray[np.float32]], done: Future[TaskReport]) -> None:
         try:
@@ -281,10 +297,8 @@ def _until_end(
     batches: Queue[NDArray[Any] | BaseException | None], *, raising: bool = False
 ) -> Iterator[NDArray[Any]]:
     """The batches of a queue up to its end; the reader's error is raised or, when draining, ends it too."""
-    while (item := batches.get()) is not None:
-        if isinstance(item, BaseException):
-            if raising:
-                batches.put(None)
-                raise item
-            return
+    while (item := batches.get()) is not None and not isinstance(item, BaseException):
         yield item
+    batches.put(None)  # whoever looks again finds an end, too
+    if raising and item is not None:
+        raise item
