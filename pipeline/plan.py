@@ -59,7 +59,7 @@ def choose_unit_rows(*, rows: int, row_bytes: int, batch_size: int) -> int:
     """
     most = min(MOST_UNIT_ROWS, SHARD_BYTES // row_bytes)
     wanted = min(most, -(-rows // FEWEST_UNITS))
-    batches = max(1, -(-wanted // batch_size))
+    batches = max(1, min(-(-wanted // batch_size), most // batch_size))
     return batches * batch_size
 
 
