@@ -2,7 +2,10 @@
 
 `publish` is the one way an object comes to be: complete under its final name, or not there at all. On local
 disks that is a temporary file, fsync and `link` (fsspec's own local "create" leaves half a file behind when
-killed); elsewhere it is the filesystem's conditional create.
+killed); elsewhere it is the filesystem's conditional create, and only where there is one: what fsspec does by
+default for mode="create" is to look and then write, and two writers would both be told that they were first.
+S3 and GCS have one (`If-None-Match`, `ifGenerationMatch=0`), but are not tested here until they have tests of
+their own.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from softcask.storage_schemas.errors import CorruptObject, SoftcaskError, StoreA
 from softcask.storage_schemas.manifest import ObjectRecord
 
 _TEMPORARY = ".tmp-"
+_WRITABLE = {"file", "local", "memory", "s3", "s3a", "gs", "gcs"}
+"""Protocols whose filesystem makes an object only if its name is free, and makes it whole."""
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EXDEV)
 
 
@@ -111,14 +116,18 @@ class StoreObjects:
             False where an object of this name stands already; it is left as it is.
 
         Raises:
-            StoreAccess: No permission, no space, or a fault of the filesystem; nothing was made.
+            StoreAccess: No permission, no space, a fault of the filesystem, or one that cannot tell whether a
+                name is taken; nothing was made.
         """
+        self._check_writable()
         with self._explained("write", key):
             if self.local is not None:
                 return _publish_locally(Path(self.path(key)), data)
             try:
                 self.fs.pipe_file(self.path(key), data, mode="create")
-            except FileExistsError:
+            except Exception as error:
+                if not _says_taken(error):
+                    raise
                 return False
             return True
 
@@ -135,7 +144,12 @@ class StoreObjects:
             )
 
     def replace(self, key: str, data: bytes) -> None:
-        """Put the object there, whatever stood before; a reader sees the old bytes or the new ones."""
+        """Put the object there, whatever stood before; a reader sees the old bytes or the new ones.
+
+        Raises:
+            StoreAccess: As `publish` does.
+        """
+        self._check_writable()
         with self._explained("write", key):
             if self.local is not None:
                 target = Path(self.path(key))
@@ -146,7 +160,12 @@ class StoreObjects:
                 self.fs.pipe_file(self.path(key), data)
 
     def remove(self, key: str) -> None:
-        """Take the object away, if it is there."""
+        """Take the object away, if it is there.
+
+        Raises:
+            StoreAccess: As `publish` does.
+        """
+        self._check_writable()
         with self._explained("remove", key), contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(path := self.path(key))
             if self.local is not None:
@@ -158,6 +177,16 @@ class StoreObjects:
             return None
         standing = next(folder for folder in (self.local, *self.local.parents) if folder.exists())
         return shutil.disk_usage(standing).free
+
+    def _check_writable(self) -> None:
+        named = self.fs.protocol
+        protocols = {named} if isinstance(named, str) else set(named)
+        if not protocols & _WRITABLE:
+            raise StoreAccess(
+                f"cannot write to {self.uri}: {min(protocols, default='its filesystem')!r} does not both look "
+                "whether a name is free and make the object in one step, so two writers could spoil the store. "
+                f"Write to one of {', '.join(sorted(_WRITABLE))} and copy the store there; reading works."
+            )
 
     @contextlib.contextmanager
     def _explained(self, verb: str, key: str) -> Iterator[None]:
@@ -184,6 +213,22 @@ class StoreObjects:
                 raise
             # Drivers raise what they like: botocore's NoCredentialsError is no OSError.
             raise StoreAccess(f"could not {verb} {where}: {type(error).__name__}: {error}") from error
+
+
+def _says_taken(error: BaseException | None) -> bool:
+    """Whether a conditional create failed because the name is taken, or being taken.
+
+    S3 says that by status 412 (PreconditionFailed) and 409 (ConditionalRequestConflict), in the `response` of
+    botocore's ClientError, which s3fs hands on as the cause of an OSError.
+    """
+    while error is not None:
+        response = getattr(error, "response", None)
+        code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+        taken = ("PreconditionFailed", "412", "ConditionalRequestConflict")
+        if isinstance(error, FileExistsError) or code in taken:
+            return True
+        error = error.__cause__
+    return False
 
 
 def _publish_locally(target: Path, data: bytes) -> bool:

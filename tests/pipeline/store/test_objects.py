@@ -9,9 +9,11 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from fsspec import AbstractFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 from tests.stores import all_objects
 
 from softcask.pipeline.store import objects as module
@@ -348,3 +350,80 @@ def test_free_space_is_told_before_the_store_is_made(local: StoreObjects) -> Non
     free = local.free_bytes()
     assert free is not None and free > 0
     assert StoreObjects.at("memory://x").free_bytes() is None
+
+
+class ClientError(Exception):
+    """As botocore's: what the server answered is in `response`."""
+
+    def __init__(self, code: str, status: int) -> None:
+        super().__init__(f"An error occurred ({code}) when calling the PutObject operation")
+        self.response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+class Bucket(AbstractFileSystem):
+    """An object store whose conditional create fails as it is told to."""
+
+    protocol: ClassVar[Any] = ("s3", "s3a")
+    cachable = False
+
+    def __init__(self, error: Exception, cause: Exception | None = None) -> None:
+        super().__init__()
+        self.error, self.cause = error, cause
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+        assert mode == "create"
+        raise self.error from self.cause
+
+
+def bucket(error: Exception, cause: Exception | None = None) -> StoreObjects:
+    return StoreObjects("s3://bucket/store", Bucket(error, cause), "bucket/store")
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("PreconditionFailed", 412), ("412", 412), ("ConditionalRequestConflict", 409)]
+)
+def test_a_name_that_an_object_store_says_is_taken_is_taken(code: str, status: int) -> None:
+    answer = ClientError(code, status)
+    assert not bucket(OSError(errno.EIO, "translated"), answer).publish(KEY, b"x")
+    assert not bucket(answer).publish(KEY, b"x")
+    assert not bucket(FileExistsError(KEY)).publish(KEY, b"x")
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("OperationAborted", 409), ("SlowDown", 503), ("NoSuchBucket", 404)]
+)
+def test_what_else_an_object_store_answers_is_no_name_that_is_taken(code: str, status: int) -> None:
+    answer = ClientError(code, status)
+    for objects in (bucket(OSError(errno.EIO, "translated"), answer), bucket(answer)):
+        with pytest.raises(StoreAccess, match=KEY):
+            objects.publish(KEY, b"x")
+
+
+class LookThenWrite(MemoryFileSystem):
+    """A filesystem that makes objects as fsspec does by default."""
+
+    protocol = "sftp"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+
+def test_where_names_cannot_be_taken_in_one_step_a_store_is_read_and_not_written() -> None:
+    fs = LookThenWrite()
+    fs.pipe_file("/store/softcask.json", b"copied there")
+    objects = StoreObjects("sftp://host/store", fs, "/store")
+    assert objects.read("softcask.json") == b"copied there"
+    assert objects.names("") == ["softcask.json"]
+    for write in (
+        lambda: objects.publish(KEY, b"x"),
+        lambda: objects.replace(KEY, b"x"),
+        lambda: objects.remove(KEY),
+    ):
+        with pytest.raises(StoreAccess, match="cannot write to sftp://host/store: 'sftp'.*reading works"):
+            write()
+    assert all_objects(objects) == {"softcask.json": b"copied there"}
+
+
+@pytest.mark.parametrize("uri", ["dir::memory://x", "simplecache::memory://x"])
+def test_what_stands_between_a_filesystem_and_its_names_is_not_written_through(uri: str) -> None:
+    with pytest.raises(StoreAccess, match="cannot write|cannot open"):
+        StoreObjects.at(uri).publish(KEY, b"x")
