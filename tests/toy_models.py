@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
+
+GATE = "SOFTCASK_TEST_GATE"
 
 
 def net(seed: int = 0, classes: int = 5, hidden: int = 32) -> nn.Module:
@@ -54,6 +57,27 @@ class _Slow(nn.Module):
 def slow(seconds: float) -> nn.Module:
     """`net()`, slowly."""
     return _Slow(seconds)
+
+
+class _Held(nn.Module):
+    """A net that waits at row `row` for whoever holds the gate: a FIFO, read until its writer closes it."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__()
+        self.net, self.row = net(), row
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if GATE in os.environ and (inputs.flatten(1)[:, 0] == self.row / 2).any():
+            Path(os.environ[GATE]).read_bytes()
+        return self.net(inputs)
+
+
+def held(row: int) -> nn.Module:
+    """`net()`; a process that has `GATE` in its environment is held at a row, which is to be no probe row.
+
+    The gate is no argument, because arguments are part of what a teacher is.
+    """
+    return _Held(row)
 
 
 def raising() -> nn.Module:
