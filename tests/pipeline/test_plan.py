@@ -148,7 +148,7 @@ def test_a_unit_is_a_whole_number_of_batches_within_its_bounds(
         (60_000, 88, 256, 1024),  # MNIST: 938 rows a unit would be 64 units, 4 batches are 59
         (60_000, 88, 1, 938),
         (1_281_167, 2068, 256, 20_224),  # ImageNet: a 64th of the rows is 20,019, 79 batches
-        (10**9, 2068, 256, 32_512),  # 64 MiB are 32,450 rows, 127 batches
+        (10**9, 2068, 256, 32_256),  # 64 MiB are 32,450 rows, 127 batches
         (10**9, 24, 256, 32_768),
         (10, 24, 256, 256),
         (0, 24, 256, 256),
