@@ -33,7 +33,7 @@ from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.pipeline.transfer_sets.indexing import index_rows
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.codecs.registry import codec_named
-from softcask.storage_schemas.errors import StoreAccess
+from softcask.storage_schemas.errors import SoftcaskError, StoreAccess
 from softcask.storage_schemas.fingerprint import canonical
 from softcask.storage_schemas.manifest import Generation, SegmentManifest, TeacherManifest
 
@@ -65,9 +65,14 @@ def precompute(config: RunConfig, *, watch: Callable[[Progress], None] = lambda 
     _refuse_if_full(objects, tasks, manifests)
     executor = executor_from(config.executor)
     totals = Totals()
-    if tasks:
-        _run(executor, pools(config, groups, manifests, tasks), totals, watch)
-    generation = seal(objects)
+    try:
+        if tasks:
+            _run(executor, pools(config, groups, manifests, tasks), totals, watch)
+        generation = seal(objects)
+    except BaseException as error:
+        if totals.tasks:
+            _record_failure(error, objects, executor, totals, started, time.perf_counter() - clock)
+        raise
     wall = time.perf_counter() - clock
     run = record_run(objects, executor, totals, started, wall) if tasks else None
     return Summary(
@@ -148,6 +153,21 @@ def _run(
         totals.add(report)
         done += report.task.rows * len(report.task.teachers)
         watch(Progress(stage="label", done=done, total=total, task=report.task, seconds=report.seconds))
+
+
+def _record_failure(
+    error: BaseException,
+    objects: StoreObjects,
+    executor: Executor,
+    totals: Totals,
+    started: datetime,
+    wall: float,
+) -> None:
+    """What was done before a run ended early cost device time, too; `error` stays what is raised."""
+    try:
+        record_run(objects, executor, totals, started, wall)
+    except SoftcaskError as other:
+        error.add_note(f"Nor could a record of this run be written: {other}")
 
 
 def _tasks(

@@ -20,6 +20,7 @@ class Totals:
     """What this run did, summed over its tasks."""
 
     def __init__(self) -> None:
+        self.tasks = 0
         self.rows: Counter[str] = Counter()
         self.units: Counter[str] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -27,6 +28,7 @@ class Totals:
 
     def add(self, report: TaskReport) -> None:
         """Count a task that ended."""
+        self.tasks += 1
         self.rows.update(report.rows)
         self.units.update(report.rows.keys())
         self.devices.add(report.device)

@@ -15,6 +15,7 @@ from tests.worlds import CLASSES, ROWS, identities_of, objects_of, run_config, t
 
 from softcask.pipeline.precompute import driver as job
 from softcask.pipeline.precompute.driver import plan, precompute
+from softcask.pipeline.precompute.results import Progress
 from softcask.pipeline.store.reader import open_store
 from softcask.storage_schemas.errors import (
     ConfigError,
@@ -25,6 +26,7 @@ from softcask.storage_schemas.errors import (
     TeacherError,
     TransferSetError,
 )
+from softcask.storage_schemas.manifest import RunRecord
 
 
 def expected_logits(folder: Path, seed: int, batch: int = 16, unit: int = 32) -> np.ndarray:
@@ -340,3 +342,59 @@ def test_a_copy_of_the_data_makes_the_same_store(tmp_path: Path) -> None:
         os.utime(tmp_path / name / "inputs.npy", ns=(1, {"one": 1, "two": 2}[name]))
         precompute(run_config(tmp_path / name))
     assert objects_of(tmp_path / "one" / "cask") == objects_of(tmp_path / "two" / "cask")
+
+
+def records_of(cask: Path) -> list[RunRecord]:
+    return [
+        RunRecord.from_bytes(path.read_bytes(), str(path)) for path in sorted(cask.glob("runs/*/run.json"))
+    ]
+
+
+def test_a_run_that_fails_half_way_leaves_a_record_of_what_it_did(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    late = teacher("a", factory="toy_models:faulty", kwargs={"where": 200 * 0.5})
+    with pytest.raises(TeacherError, match="inputs-00000200"):
+        precompute(run_config(tmp_path, late))
+    (record,) = records_of(tmp_path / "cask")
+    # Row 200 is in unit 6, which began when all before unit 5 were reported.
+    assert record.units["a"] in (5, 6)
+    assert record.rows["a"] == record.units["a"] * 32
+    assert record.device_seconds["a"] > 0
+    assert record.wall_seconds > record.device_seconds["a"]
+    assert record.devices == ("cpu",)
+
+
+def test_a_run_that_is_interrupted_leaves_a_record_too(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.stage == "label" and progress.done == 2 * 32:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        precompute(run_config(tmp_path, teacher("a")), watch=interrupt)
+    (record,) = records_of(tmp_path / "cask")
+    assert record.units == {"a": 2}
+
+
+def test_a_run_that_fails_before_anything_is_done_leaves_no_record(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    at_once = teacher("a", factory="toy_models:faulty", kwargs={"where": 0.5})
+    with pytest.raises(TeacherError):
+        precompute(run_config(tmp_path, at_once))
+    assert records_of(tmp_path / "cask") == []
+
+
+def test_a_record_that_cannot_be_written_does_not_hide_why_the_run_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path)
+
+    def refuse(*_: object) -> str:
+        raise StoreAccess("no space left")
+
+    monkeypatch.setattr(job, "record_run", refuse)
+    late = teacher("a", factory="toy_models:faulty", kwargs={"where": 200 * 0.5})
+    with pytest.raises(TeacherError, match="inputs-00000200") as caught:
+        precompute(run_config(tmp_path, late))
+    assert "no space left" in caught.value.__notes__[0]
