@@ -15,6 +15,11 @@ from softcask.storage_schemas.errors import CorruptObject
 
 HASH_BYTES = 16
 
+_MOST_BYTES = 4 << 30
+_MOST_GROWTH, _ALWAYS_BYTES = 1000, 64 << 20
+_MOST_VALUES_A_BYTE, _ALWAYS_VALUES = 100, 1 << 20
+"""What a table of ours never comes near: a hundred bytes a row that grow tenfold, ten values a byte."""
+
 ROWS = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
@@ -94,24 +99,46 @@ def to_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def from_bytes(data: bytes, schema: pa.Schema, key: str) -> pa.Table:
-    """The table in `data`, with page checksums verified.
+def from_bytes(data: bytes, schema: pa.Schema, key: str, *, rows: int | None = None) -> pa.Table:
+    """The table in `data`, with page checksums verified; nothing is unpacked before the footer is right.
 
     Args:
         data: A whole Parquet file.
         schema: What it must hold.
         key: Name of the object, for the message.
+        rows: Rows that it must hold, where the caller knows.
 
     Raises:
-        CorruptObject: Not a Parquet file, a page does not match its checksum, or it holds other columns.
+        CorruptObject: Not a Parquet file, a page does not match its checksum, it holds other columns or
+            another number of rows, or would unpack to more than any table of a store does.
     """
     try:
         # Not read_table: its threads outlive it, and now and then one of them aborts the process at its end
         # (apache/arrow#34314). This one starts none, and is faster on tables that are in memory.
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+            _check_footer(file, len(data), schema, key, rows)
             table = file.read(use_threads=False)
     except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, CorruptObject):
+            raise
         raise CorruptObject(f"{key} is not a readable Parquet file: {error}") from error
-    if not table.schema.equals(schema):
-        raise CorruptObject(f"{key} holds the columns {table.schema.names}, expected {schema.names}")
     return table
+
+
+def _check_footer(file: pq.ParquetFile, size: int, schema: pa.Schema, key: str, rows: int | None) -> None:
+    if not file.schema_arrow.equals(schema):
+        raise CorruptObject(f"{key} holds the columns {file.schema_arrow.names}, expected {schema.names}")
+    footer = file.metadata
+    if rows is not None and footer.num_rows != rows:
+        raise CorruptObject(f"{key} holds {footer.num_rows} rows, expected {rows}")
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+    unpacked = sum(column.total_uncompressed_size for column in columns)
+    values = max(footer.num_rows * len(schema), sum(column.num_values for column in columns))
+    most_bytes = min(_MOST_BYTES, max(_MOST_GROWTH * size, _ALWAYS_BYTES))
+    most_values = max(_MOST_VALUES_A_BYTE * size, _ALWAYS_VALUES)
+    if unpacked > most_bytes or values > most_values:
+        raise CorruptObject(
+            f"{key}, of {size} bytes, says that it unpacks to {unpacked} bytes and {values} values; a table "
+            f"of this size has at most {most_bytes} bytes and {most_values} values. It is not trusted"
+        )

@@ -19,18 +19,18 @@ def check_equal(expected: bytes, key: str, data: bytes) -> None:
         raise CorruptObject(f"{key} differs from what the store's manifests say it holds; it was changed")
 
 
-def check_rows(segment: SegmentManifest, data: bytes) -> None:
-    """A segment's table holds as many rows, of each sort, as its manifest says."""
+def checked_rows(segment: SegmentManifest, data: bytes) -> pa.Table:
+    """A segment's table, which holds as many rows, of each sort, as its manifest says."""
     key = segment.table.key
-    table = tables.from_bytes(data, tables.ROWS, key)
+    table = tables.from_bytes(data, tables.ROWS, key, rows=segment.rows)
     found = {
-        "rows": len(table),
         "quarantined": len(table) - table["quarantine"].null_count,
         "labelled": len(table) - table["label"].null_count,
     }
     expected = {name: getattr(segment, name) for name in found}
     if found != expected:
         raise CorruptObject(f"{key} holds {found}, its segment says {expected}")
+    return table
 
 
 def check_receipt(commit: UnitCommit, teacher: TeacherManifest, segment: SegmentManifest, key: str) -> None:
@@ -64,9 +64,7 @@ def check_shard(
 
 def check_stats(commit: UnitCommit, rows: pa.Table | None, key: str, data: bytes) -> None:
     """A unit's statistics are of its readable rows."""
-    table = tables.from_bytes(data, tables.STATS, key)
-    if len(table) != commit.rows:
-        raise CorruptObject(f"{key} holds {len(table)} rows, its receipt says {commit.rows}")
+    table = tables.from_bytes(data, tables.STATS, key, rows=commit.rows)
     if rows is None:
         return
     expected = rows.filter(rows["readable"])

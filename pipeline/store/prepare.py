@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from softcask.pipeline.store.checks import checked_rows
 from softcask.pipeline.store.commit import committed_units
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.publishing import publish_table
@@ -125,9 +126,10 @@ def read_rows(objects: StoreObjects, segment: SegmentManifest) -> pa.Table:
     """The rows' table of a segment, checked.
 
     Raises:
-        CorruptObject: It is gone, or its bytes are not those that were committed.
+        CorruptObject: It is gone, its bytes are not those that were committed, or it holds other numbers of
+            rows than the segment says.
     """
-    return tables.from_bytes(objects.read_recorded(segment.table), tables.ROWS, segment.table.key)
+    return checked_rows(segment, objects.read_recorded(segment.table))
 
 
 def _facts(segment: SegmentManifest, source: dict[str, Any]) -> bytes:

@@ -34,6 +34,6 @@ def publish_table(objects: StoreObjects, key: str, table: pa.Table) -> tuple[Obj
 
 def _holds(data: bytes, table: pa.Table, key: str) -> bool:
     try:
-        return bool(tables.from_bytes(data, table.schema, key).equals(table))
+        return bool(tables.from_bytes(data, table.schema, key, rows=len(table)).equals(table))
     except CorruptObject:
         return False

@@ -20,9 +20,9 @@ import pyarrow as pa
 from softcask.pipeline.store.checks import (
     check_equal,
     check_receipt,
-    check_rows,
     check_shard,
     check_stats,
+    checked_rows,
     readable_rows,
 )
 from softcask.pipeline.store.layout import array_layouts, zarr_metadata
@@ -195,13 +195,12 @@ class _Walk:
             return
         self._segments[name] = segment
         self._claim_record(segment.table)
-        self._claim(segment.table.key, partial(check_rows, segment))
+        self._claim(segment.table.key, partial(checked_rows, segment))
         self._guarded(segment.table.key, self._rows, segment)
 
     def _rows(self, segment: SegmentManifest) -> None:
-        key = segment.table.key
-        data = self._objects.read_recorded(segment.table)
-        self._readable[segment.segment] = readable_rows(tables.from_bytes(data, tables.ROWS, key))
+        rows = checked_rows(segment, self._objects.read_recorded(segment.table))
+        self._readable[segment.segment] = readable_rows(rows)
 
     def _teacher(self, name: str) -> None:
         key = keys.teacher_manifest(name)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -139,3 +140,51 @@ tables.from_bytes(data, tables.COMMITS, "key")
 sys.exit(len(set(os.listdir("/proc/self/task")) - before))
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_another_number_of_rows_than_the_caller_knows_is_refused() -> None:
+    data = tables.to_bytes(STATS)
+    assert tables.from_bytes(data, tables.STATS, "k", rows=2).equals(STATS)
+    with pytest.raises(CorruptObject, match="some.parquet holds 2 rows, expected 3"):
+        tables.from_bytes(data, tables.STATS, "some.parquet", rows=3)
+
+
+def test_columns_and_rows_are_refused_before_anything_is_unpacked() -> None:
+    data = bytearray(tables.to_bytes(STATS))
+    data[4 : pq.read_metadata(io.BytesIO(data)).row_group(0).column(0).data_page_offset + 60] = bytes(60)
+    with pytest.raises(CorruptObject, match="holds the columns"):
+        tables.from_bytes(bytes(data), tables.ROWS, "k")
+    with pytest.raises(CorruptObject, match="expected 3"):
+        tables.from_bytes(bytes(data), tables.STATS, "k", rows=3)
+
+
+@pytest.mark.parametrize(
+    "text", [pytest.param("x" * 60_000_000, id="long text"), pytest.param("", id="many rows")]
+)
+def test_a_small_file_that_unpacks_to_what_no_table_of_a_store_holds_is_refused(text: str) -> None:
+    count = 2 if text else 3_000_000
+    ids = pa.array(np.full(count, text, dtype=object), pa.string())
+    nothing = {field.name: pa.nulls(count, field.type) for field in tables.ROWS}
+    sink = io.BytesIO()
+    pq.write_table(
+        pa.table({**nothing, "sample_id": ids}, schema=tables.ROWS),
+        sink,
+        compression="zstd",
+        use_dictionary=not text,
+    )
+    data = sink.getvalue()
+    assert len(data) < 29_000
+    with pytest.raises(CorruptObject, match="bomb.parquet, of .* bytes, says that it unpacks to"):
+        tables.from_bytes(data, tables.ROWS, "bomb.parquet")
+
+
+def test_rows_that_compress_as_well_as_rows_can_are_read() -> None:
+    count = 200_000
+    columns = {
+        "sample_id": [str(row) for row in range(count)],
+        "content_hash": pa.nulls(count, pa.binary(16)),
+        "label": pa.nulls(count, pa.int32()),
+        "quarantine": ["unreadable"] * count,
+    }
+    table = pa.table(columns, schema=tables.ROWS)
+    assert tables.from_bytes(tables.to_bytes(table), tables.ROWS, "k", rows=count).equals(table)

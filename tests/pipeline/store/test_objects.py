@@ -19,6 +19,7 @@ from tests.stores import all_objects
 from softcask.pipeline.store import objects as module
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.storage_schemas.errors import CorruptObject, StoreAccess, StoreError, StoreNotFound
+from softcask.storage_schemas.manifest import ObjectRecord
 
 KEY = "teachers/alpha/logits/c/0/0"
 
@@ -350,6 +351,40 @@ def test_free_space_is_told_before_the_store_is_made(local: StoreObjects) -> Non
     free = local.free_bytes()
     assert free is not None and free > 0
     assert StoreObjects.at("memory://x").free_bytes() is None
+
+
+def test_no_more_is_read_than_was_committed_and_a_byte(
+    objects: StoreObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = ObjectRecord.of(KEY, b"committed")
+    objects.replace(KEY, b"committed")
+    assert objects.read_recorded(record) == b"committed"
+    asked: list[tuple[int, int]] = []
+    real = objects.fs.cat_file
+
+    def cat_file(path: str, start: int, end: int) -> bytes:
+        asked.append((start, end))
+        return real(path, start=start, end=end)
+
+    monkeypatch.setattr(objects.fs, "cat_file", cat_file)
+    objects.replace(KEY, b"committed and a great deal more")
+    with pytest.raises(CorruptObject, match=f"{KEY} has more than the 9 bytes"):
+        objects.read_recorded(record)
+    assert asked == [(0, 10)]
+    objects.replace(KEY, b"commit")
+    with pytest.raises(CorruptObject, match=f"{KEY} has 6 bytes, committed with 9"):
+        objects.read_recorded(record)
+
+
+def test_a_record_that_lies_about_a_size_makes_nobody_make_room_for_it(objects: StoreObjects) -> None:
+    objects.replace(KEY, b"small")
+    with pytest.raises(CorruptObject, match=f"{KEY} has 5 bytes, committed with {2**47}"):
+        objects.read_recorded(ObjectRecord(key=KEY, size=2**47, crc32c="00000000"))
+
+
+def test_an_object_of_no_bytes_that_was_committed_is_read(objects: StoreObjects) -> None:
+    objects.replace(KEY, b"")
+    assert objects.read_recorded(ObjectRecord.of(KEY, b"")) == b""
 
 
 class ClientError(Exception):

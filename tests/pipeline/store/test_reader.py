@@ -123,14 +123,14 @@ def test_a_store_is_opened_and_read_without_any_listing(
 def shards_read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts reads of shards from here on."""
     read: Counter[str] = Counter()
-    real = StoreObjects.read
+    real = StoreObjects.read_recorded
 
-    def counted(self: StoreObjects, key: str) -> bytes:
-        if "/logits/c/" in key:
-            read[key] += 1
-        return real(self, key)
+    def counted(self: StoreObjects, record: ObjectRecord) -> bytes:
+        if "/logits/c/" in record.key:
+            read[record.key] += 1
+        return real(self, record)
 
-    monkeypatch.setattr(StoreObjects, "read", counted)
+    monkeypatch.setattr(StoreObjects, "read_recorded", counted)
     return read
 
 
@@ -323,6 +323,21 @@ def with_commits(made: MadeStore, change: dict[str, Any]) -> None:
     key = keys.generation_commits(2, "00000000")
     made.objects.publish(key, data)
     reseal(made, tables=[ObjectRecord.of(key, data)])
+
+
+@pytest.mark.parametrize("change", [{"rows": 2**47}, {"rows": 19}, {"quarantined": 0}, {"labelled": 3}])
+def test_a_segment_that_miscounts_its_rows_is_refused_before_anything_is_counted_by_it(
+    tmp_path: Path, change: dict[str, int]
+) -> None:
+    made = sealed_store(str(tmp_path / "store"))
+    key = keys.segment_manifest("s0000")
+    forged = made.segments["s0000"][0].model_copy(update=change).to_bytes()
+    made.objects.replace(key, forged)
+    newest = newest_generation(made.objects)
+    assert newest is not None
+    reseal(made, manifests=[ObjectRecord.of(key, forged), *(r for r in newest.manifests if r.key != key)])
+    with pytest.raises(CorruptObject, match=f"{keys.segment_rows('s0000')} holds"):
+        open_store(made.objects.uri)
 
 
 OUTSIDE = {"key": "../secret", "size": 6, "crc32c": ObjectRecord.of("", b"secret").crc32c}

@@ -204,7 +204,7 @@ def test_shards_and_tables_that_do_not_decode_are_found_though_they_are_as_commi
 def test_statistics_of_other_rows_are_found(own: MadeStore) -> None:
     own.commit("alpha", 1)
     recommit(own, {STATS: own.objects.read(keys.stats_part("alpha", "s0000", 0, 1))})
-    assert "8 rows, its receipt says 7" in problems(own)[STATS]
+    assert "8 rows, expected 7" in problems(own)[STATS]
     recommit(own, {}, rows=8)
     assert "other rows" in problems(own)[STATS]
 
