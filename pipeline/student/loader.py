@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +11,21 @@ from numpy.typing import NDArray
 
 from softcask.pipeline.student.joining import Coverage, JoinedRows, join, shown
 from softcask.pipeline.student.losses.base import Needs
+from softcask.pipeline.student.pooling import PooledTargets, Pools
 from softcask.pipeline.student.prefetch import prefetched
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.pipeline.transfer_sets.indexing import content_hashes
 from softcask.storage_schemas.errors import MisalignedRows, TransferSetError
 
-CACHE_BYTES = 256 << 20
-"""Default bound of the targets kept in memory; 60,000 rows of 10 classes take 2.4 MB."""
+CACHE_BYTES = 1 << 30
+"""Default bound of the targets kept in memory; 60,000 rows of 10 classes take 2.4 MB, 1.28 million rows of
+1000 classes 5.1 GB."""
 
 _FILL_ROWS = 1 << 16
 _PREFETCHED = 4
+
+_TargetsOf = Callable[[NDArray[np.int64]], NDArray[np.float32] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +74,9 @@ class SoftTargetLoader:
             batch_size: Rows a batch; the last one of an epoch may have fewer.
             seed: Decides, with the epoch's number, the order of rows.
             coverage: `all` or `intersection`, see `join`.
-            cache_bytes: Targets of all rows are combined once and kept if they take no more than this;
-                otherwise they are combined for each batch.
+            cache_bytes: Targets of all rows are combined once and kept if they take no more than this.
+                Otherwise they are combined and kept a pool of units at a time, of as many as this holds, at
+                least one; see `epoch`. It decides the order of rows then, with seed and epoch.
 
         Raises:
             MisalignedRows: The sides do not match, see `join`.
@@ -88,7 +93,9 @@ class SoftTargetLoader:
         self._temperature = temperature
         self._batch_size = batch_size
         self._seed = seed
-        self._keeps = len(self.rows) * targets.num_classes * 4 <= cache_bytes
+        self._pools: Pools | None = None
+        if needs != "labels" and len(self.rows) * (row_bytes := targets.num_classes * 4) > cache_bytes:
+            self._pools = Pools(targets.store, self.rows.rows_N, row_bytes=row_bytes, cache_bytes=cache_bytes)
         self._kept: NDArray[np.float32] | None = None
         self._recognised = np.zeros(len(self.rows), dtype=bool)
         if needs == "labels" and not (self.rows.labels_N >= 0).any():
@@ -101,22 +108,28 @@ class SoftTargetLoader:
     def epoch(self, number: int) -> Iterator[StudentBatch]:
         """All rows once, in an order that (seed, number) alone decides, whatever epochs came before.
 
+        Any order of all rows is equally likely where their targets fit into memory. Where they do not, units
+        of the store are put into pools at random, and rows are mixed within a pool, so that each unit is
+        fetched once. Rows that are sorted by class should then be shuffled before they are labelled.
+
         Raises:
             MisalignedRows: An input's content is not what the teachers saw; checked when a row first comes.
             TransferSetError: A row cannot be read.
         """
-        order = np.random.default_rng(np.random.SeedSequence((self._seed, number))).permutation(
-            len(self.rows)
-        )
+        random = np.random.default_rng(np.random.SeedSequence((self._seed, number)))
+        if self._pools is None:
+            order, targets_of = random.permutation(len(self.rows)), self._targets_of
+        else:
+            order, targets_of = self._pools.order(random), PooledTargets(self._pools, self._combined).of
         starts = range(0, len(order), self._batch_size)
         picks = (order[start : start + self._batch_size] for start in starts)
-        return prefetched(self._batch, picks, _PREFETCHED)
+        return prefetched(lambda picked_B: self._batch(picked_B, targets_of), picks, _PREFETCHED)
 
-    def _batch(self, picked_B: NDArray[np.int64]) -> StudentBatch:
+    def _batch(self, picked_B: NDArray[np.int64], targets_of: _TargetsOf) -> StudentBatch:
         positions_B = self.rows.positions_N[picked_B]
         return StudentBatch(
             inputs_B=self._read(picked_B, positions_B),
-            targets_BC=self._targets_of(picked_B),
+            targets_BC=targets_of(picked_B),
             labels_B=self.rows.labels_N[picked_B],
             positions_B=positions_B,
         )
@@ -153,15 +166,16 @@ class SoftTargetLoader:
     def _targets_of(self, picked_B: NDArray[np.int64]) -> NDArray[np.float32] | None:
         if self._needs == "labels":
             return None
-        if not self._keeps:
-            return self._combined(self.rows.rows_N[picked_B])
         if self._kept is None:
             starts = range(0, len(self.rows), _FILL_ROWS)
-            parts = [self._combined(self.rows.rows_N[start : start + _FILL_ROWS]) for start in starts]
+            parts = [
+                self._combined(np.arange(len(self.rows))[start : start + _FILL_ROWS]) for start in starts
+            ]
             self._kept = np.concatenate(parts)
         return self._kept[picked_B]
 
-    def _combined(self, rows_B: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _combined(self, picked_B: NDArray[np.int64]) -> NDArray[np.float32]:
+        rows_B = self.rows.rows_N[picked_B]
         if self._needs == "logits":
             return self._targets.logits(rows_B)
         return self._targets.probabilities(rows_B, self._temperature)

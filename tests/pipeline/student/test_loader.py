@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from softcask.pipeline.store.reader import open_store
+from softcask.pipeline.store.reader import Store, open_store
 from softcask.pipeline.student.loader import SoftTargetLoader
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.pipeline.transfer_sets.base import RowBatch, TransferSet
@@ -224,3 +224,66 @@ def test_leaving_an_epoch_early_stops_reading(world: Any) -> None:
     list(islice(batches, 3))
     batches.close()  # type: ignore[attr-defined]
     assert sum(reads) < 40
+
+
+ROW_BYTES = 5 * 4
+TWO_UNITS = 2 * 64 * ROW_BYTES
+"""So many bytes of targets hold two of the four units, and not all 200 rows."""
+
+
+@pytest.mark.parametrize("needs", ["probabilities", "logits"])
+def test_targets_that_do_not_fit_are_fetched_a_unit_at_a_time_and_each_once_an_epoch(
+    world: Any, monkeypatch: pytest.MonkeyPatch, needs: str
+) -> None:
+    fetched: list[tuple[str, int]] = []
+    fetch = Store._fetch_unit
+
+    def count(store: Store, teacher: Any, number: int, view: int, index: int) -> Any:
+        fetched.append((teacher.name, index))
+        return fetch(store, teacher, number, view, index)
+
+    monkeypatch.setattr(Store, "_fetch_unit", count)
+    targets = SoftTargets(open_store(world.store, cache_bytes=0))
+    found = SoftTargetLoader(
+        world.source(), targets, needs=needs, batch_size=10, cache_bytes=TWO_UNITS, temperature=2
+    )
+    mean = (world.logits["a"].astype(np.float64) + world.logits["b"]) / 2
+    expected = mean_softmax(world, 2) if needs == "probabilities" else mean
+    for epoch in range(2):
+        fetched.clear()
+        for batch in found.epoch(epoch):
+            assert batch.targets_BC is not None and batch.targets_BC.dtype == np.float32
+            np.testing.assert_allclose(batch.targets_BC, expected[batch.positions_B], atol=2e-2)
+        assert sorted(fetched) == [(name, index) for name in "ab" for index in range(4)]
+
+
+def test_rows_whose_targets_do_not_fit_are_mixed_within_pools_that_do(world: Any) -> None:
+    order = served(loader(world, cache_bytes=TWO_UNITS, batch_size=10))
+    assert sorted(order) == list(range(200))
+    units = (order // 64).tolist()
+    first = set(units[:64])
+    assert len(first) == 2, "the first pool"
+    pool = [unit for unit in units if unit in first]
+    assert units[: len(pool)] == pool, "a pool ends before the next begins"
+    # Mixed at random, two units of 64 rows (or one of 8) take turns often; one after another, once.
+    assert sum(a != b for a, b in pairwise(pool)) > 10
+
+
+def test_seed_and_epoch_alone_decide_the_order_of_pools(world: Any) -> None:
+    def order(seed: int, *epochs: int) -> NDArray[np.int64]:
+        found = loader(world, seed=seed, cache_bytes=TWO_UNITS)
+        return [served(found, epoch) for epoch in epochs][-1]
+
+    np.testing.assert_array_equal(order(3, 0, 1, 2), order(3, 2))
+    assert (order(3, 2) != order(3, 1)).any()
+    assert (order(3, 2) != order(4, 2)).any()
+    pools = {frozenset((order(3, epoch)[:64] // 64).tolist()) for epoch in range(12)}
+    assert len(pools) > 1, "other units are mixed in other epochs"
+
+
+def test_rows_whose_targets_fit_are_mixed_over_the_whole_set(world: Any) -> None:
+    fitting = served(loader(world, seed=3, cache_bytes=200 * ROW_BYTES), epoch=2)
+    whole = np.random.default_rng(np.random.SeedSequence((3, 2))).permutation(200)
+    np.testing.assert_array_equal(fitting, whole)
+    without = served(loader(world, seed=3, cache_bytes=0, needs="labels"), epoch=2)
+    np.testing.assert_array_equal(without, whole)
