@@ -90,7 +90,10 @@ def save_tensors(
     own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     aside = path.with_name(f".{path.name}.tmp")
     try:
-        save_file(own, aside, metadata)
+        aside.touch()
+        mode = aside.stat().st_mode
+        save_file(own, aside, metadata)  # makes a file that its owner alone may read
+        aside.chmod(mode)
         _replace(aside, path)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):

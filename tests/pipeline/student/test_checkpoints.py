@@ -56,6 +56,15 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
             assert torch.equal(fresh.state_dict()["state"][index][name], value)
 
 
+def test_who_may_read_other_new_files_may_read_the_model(tmp_path: Path) -> None:
+    model, optimiser = trained()
+    (other := tmp_path / "other").touch()
+    save_model(tmp_path / "model.safetensors", model)
+    save_checkpoint(tmp_path / "checkpoint.safetensors", model, optimiser, STATE)
+    for name in ("model", "checkpoint"):
+        assert (tmp_path / f"{name}.safetensors").stat().st_mode == other.stat().st_mode
+
+
 def test_the_model_file_holds_the_state_dict_and_nothing_else(tmp_path: Path) -> None:
     model, _ = trained()
     save_model(tmp_path / "model.safetensors", model)
