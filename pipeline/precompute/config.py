@@ -108,6 +108,15 @@ class RunConfig(Options):
             raise merged(*problems)
         return teachers
 
+    @model_validator(mode="after")
+    def _check_reach(self) -> Self:
+        if self.store.uri.startswith("memory://") and self.executor.kind != "serial":
+            raise ConfigError(
+                f"the store {self.store.uri} is in this process's memory, where no worker of the executor "
+                f'{self.executor.kind!r} sees it: name a folder or a URL, or set executor.kind = "serial"'
+            )
+        return self
+
 
 def _repeated_names(teachers: Sequence[Any]) -> Iterator[ValidationError]:
     first: dict[str, int] = {}

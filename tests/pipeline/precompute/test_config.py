@@ -161,3 +161,12 @@ def test_classes_are_named_or_counted(tmp_path: Path, section: str, told: str) -
 def test_names_of_classes_are_kept_in_order() -> None:
     assert ClassesOptions(names=("cat", "dog")).class_names == ("cat", "dog")
     assert ClassesOptions(count=2).class_names == ("0", "1")
+
+
+def test_a_store_in_memory_is_refused_where_workers_are_other_processes(tmp_path: Path) -> None:
+    told = problems(tmp_path, VALID, {"store.uri": "memory://cask", "executor.kind": "ray"})
+    assert len(told) == 1
+    assert "memory://cask is in this process's memory" in told[0]
+    assert 'executor.kind = "serial"' in told[0]
+    serial = {"store.uri": "memory://cask", "executor.kind": "serial"}
+    assert load_run(write(tmp_path, VALID), serial).store.uri == "memory://cask"
