@@ -205,10 +205,15 @@ class Store:
 
     def zarr_group(self, teacher: str, segment: str = "s0000", *, view: int = 0) -> zarr.Group:
         """A teacher's arrays as plain zarr-python reads them; row i is row i of the segment's table."""
+        import fsspec
         import zarr
 
         self.teacher(teacher)
-        return zarr.open_group(self.objects.path(keys.logits_group(teacher, segment, view)), mode="r")
+        path = self.objects.path(keys.logits_group(teacher, segment, view))
+        if self.objects.local is not None:
+            return zarr.open_group(path, mode="r")
+        mapper = fsspec.FSMap(path, self.objects.fs)
+        return zarr.open_group(zarr.storage.FsspecStore.from_mapper(mapper, read_only=True), mode="r")
 
     def _known_rows(self, sample_ids: list[str]) -> NDArray[np.int64]:
         rows_B = self.rows.find(sample_ids)

@@ -439,6 +439,15 @@ def test_classes_may_be_called_what_the_frame_calls_its_own_columns(tmp_path: Pa
     assert np.abs(frame.iloc[:, 3:].to_numpy() - as_dense16(made.readable_logits("alpha"))).max() < 1e-6
 
 
+def test_the_zarr_group_of_a_store_that_is_no_folder_is_read_too_and_not_written() -> None:
+    made = sealed_store("memory://zarr-group", quarantined=())
+    group = open_store("memory://zarr-group").zarr_group("beta")
+    decoded_BC = group["logits"][:].astype(np.float64) + group["row_max"][:][:, None]  # type: ignore[index]
+    np.testing.assert_array_equal(decoded_BC, as_dense16(made.readable_logits("beta")))
+    with pytest.raises(ValueError, match="read-only|read only"):
+        group["row_max"][0] = 0  # type: ignore[index]
+
+
 def test_the_zarr_group_is_the_plain_one(made: MadeStore, store: Store) -> None:
     group = store.zarr_group("alpha", "s0001")
     assert np.asarray(group["logits"]).shape == (11, 3)
