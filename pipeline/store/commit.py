@@ -31,6 +31,9 @@ _ONE_TEACHER = {"float32": 5e-3, "float16": 1e-2, "bfloat16": 5e-2}
 """By the dtype that a teacher computes in: how far any value of two passes of it may be apart, in standard
 deviations of its logits. What other devices and kernels do to one set of weights, as the probe allows it."""
 
+_ROUNDS = 5
+"""Attempts to end a race over damaged objects; each ends in one as a rule."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitRows:
@@ -96,10 +99,11 @@ def commit_unit(
     Raises:
         ManifestMismatch: The teacher's name was pinned to something else meanwhile.
         StoreAccess: The filesystem refused.
+        CorruptObject: The filesystem gives back other bytes than it took.
         Whatever is raised, nothing of this unit counts as committed by this call.
     """
     columns = _scattered(codec_from(teacher.codec).encode(logits_RC), rows.readable)
-    while True:
+    for _ in range(_ROUNDS):
         # What a receipt describes is not to be touched any more, least of all by a pass that differs from it.
         standing = read_commit(objects, teacher, rows.unit)
         if standing is not None and _stand(objects, standing.objects):
@@ -115,6 +119,10 @@ def commit_unit(
         _take_back_if_pinned_anew(objects, teacher, rows.unit)
         if fresh or _stand(objects, standing.objects):
             return standing
+    raise CorruptObject(
+        f"unit {rows.unit} of teacher {teacher.name!r}: {objects.uri} did not give back in {_ROUNDS} "
+        "attempts the bytes that were written to it. Look at the disk or the filesystem, then run again."
+    )
 
 
 def _publish_objects(

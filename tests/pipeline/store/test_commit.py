@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from tests.stores import Killed, MadeStore, all_objects, flip, mortal, overtaken
 from softcask.pipeline.store.catalog import seal
 from softcask.pipeline.store.commit import commit_unit, committed_units, read_commit
 from softcask.pipeline.store.layout import array_layouts
+from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.verify import verify
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch
+from softcask.storage_schemas.manifest import ObjectRecord
 
 UNIT = "s0000-v0000-00000000"
 GROUP = keys.logits_group("alpha", "s0000", 0)
@@ -436,6 +439,29 @@ def test_a_flipped_byte_in_a_receipt_is_found(made: MadeStore) -> None:
         Path(made.objects.path(RECEIPT)).write_bytes(flip(data, place))
         with pytest.raises(CorruptObject, match=RECEIPT):
             read_commit(made.objects, made.teachers["alpha"], UNIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Forgetful(StoreObjects):
+    """A disk that gives back one bit of a shard otherwise than it was written, each time."""
+
+    reads: list[str] = field(default_factory=list)
+
+    def read_recorded(self, record: ObjectRecord) -> bytes:
+        if record.key != LOGITS:
+            return StoreObjects.read_recorded(self, record)
+        self.reads.append(record.key)
+        if len(self.reads) > 20:
+            raise Killed
+        return record.check(flip(self.read(record.key), 3))
+
+
+def test_a_filesystem_that_gives_back_other_bytes_is_given_up_on(made: MadeStore) -> None:
+    made.objects.publish(LOGITS, b"damaged")
+    objects = Forgetful(made.objects.uri, made.objects.fs, made.objects.root)
+    with pytest.raises(CorruptObject, match=f"{UNIT} of teacher 'alpha': .* in 5 attempts"):
+        made.commit("alpha", 0, objects=objects)
+    assert committed_units(made.objects, "alpha") == set()
 
 
 def test_a_store_in_memory_takes_commits_too() -> None:
