@@ -33,7 +33,7 @@ from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.pipeline.transfer_sets.indexing import index_rows
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.codecs.registry import codec_named
-from softcask.storage_schemas.errors import SoftcaskError, StoreAccess
+from softcask.storage_schemas.errors import QuarantineExceeded, SoftcaskError, StoreAccess
 from softcask.storage_schemas.fingerprint import canonical
 from softcask.storage_schemas.manifest import Generation, SegmentManifest, TeacherManifest
 
@@ -61,6 +61,7 @@ def precompute(config: RunConfig, *, watch: Callable[[Progress], None] = lambda 
     for manifest in manifests.values():
         is_pinned(objects, manifest)  # refused now rather than by a worker
     segment = _prepare_segment(config, objects, source, watch)
+    _refuse_quarantined(objects, segment, config)
     tasks = _tasks(objects, [segment], groups)
     _refuse_if_full(objects, tasks, manifests)
     executor = executor_from(config.executor)
@@ -103,6 +104,7 @@ def plan(config: RunConfig) -> Plan:
     unit_rows = config.store.unit_rows or _choose_unit_rows(config, rows)
     if (standing := objects.read_if_present(key)) is not None:
         segment = SegmentManifest.from_bytes(standing, key)
+        _refuse_quarantined(objects, segment, config)
         rows, unit_rows = segment.rows, segment.unit_rows
     group_of = {t.name: name for name, members in group_teachers(config.teachers).items() for t in members}
     plans = {}
@@ -211,6 +213,17 @@ def _prepare_segment(
         index=index,
         choose_unit_rows=lambda rows: _choose_unit_rows(config, rows),
     )
+
+
+def _refuse_quarantined(objects: StoreObjects, segment: SegmentManifest, config: RunConfig) -> None:
+    """The bound holds for rows that an earlier run indexed under another one, too."""
+    most = config.transfer_set.max_quarantined
+    if segment.quarantined > most * segment.rows:
+        raise QuarantineExceeded(
+            f"{segment.quarantined} of {segment.rows} rows ({segment.quarantined / segment.rows:.2%}) could "
+            f"not be read when {objects.uri} was begun; expected at most {most:.2%}; repair them and name "
+            "another store, or raise transfer_set.max_quarantined"
+        )
 
 
 def _choose_unit_rows(config: RunConfig, rows: int) -> int:

@@ -11,9 +11,19 @@ import pytest
 import torch
 import zarr
 from tests import toy_models
-from tests.worlds import CLASSES, ROWS, identities_of, objects_of, run_config, teacher, write_rows
+from tests.worlds import (
+    CLASSES,
+    ROWS,
+    identities_of,
+    objects_of,
+    run_config,
+    sections,
+    teacher,
+    write_rows,
+)
 
 from softcask.pipeline.precompute import driver as job
+from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.driver import plan, precompute
 from softcask.pipeline.precompute.results import Progress
 from softcask.pipeline.store.reader import open_store
@@ -143,6 +153,20 @@ def test_too_many_quarantined_rows_stop_the_run_before_any_teacher(tmp_path: Pat
     write_rows(tmp_path, unreadable=tuple(range(30)))
     with pytest.raises(QuarantineExceeded, match="30 of 230"):
         precompute(run_config(tmp_path))
+
+
+def test_a_lower_bound_on_quarantined_rows_holds_for_rows_that_are_indexed_already(tmp_path: Path) -> None:
+    write_rows(tmp_path, unreadable=(3, 40))
+    precompute(run_config(tmp_path))
+    before = identities_of(tmp_path / "cask")
+    stricter = sections(tmp_path)
+    stricter["transfer_set"]["max_quarantined"] = 0.001
+    for run in (precompute, plan):
+        with pytest.raises(QuarantineExceeded, match=r"2 of 230 rows \(0.87%\).* at most 0.10%.*raise"):
+            run(RunConfig.model_validate(stricter))
+    assert identities_of(tmp_path / "cask") == before
+    stricter["transfer_set"]["max_quarantined"] = 2 / 230
+    assert precompute(RunConfig.model_validate(stricter)).quarantined == 2
 
 
 def test_unlabelled_rows_are_first_class(tmp_path: Path) -> None:
