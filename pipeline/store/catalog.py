@@ -67,8 +67,7 @@ def read_contents(objects: StoreObjects) -> Contents:
 
 def newest_generation(objects: StoreObjects) -> Generation | None:
     """The newest sealed generation, or None where nothing was sealed yet."""
-    data = objects.read_if_present(keys.CATALOG_POINTER)
-    number = Pointer.from_bytes(data, keys.CATALOG_POINTER).generation if data is not None else 0
+    number = _pointed_at(objects)
     # Two drivers may have moved the pointer in either order, or died before moving it.
     newest = _read_generation(objects, number) if number else None
     if number and newest is None:
@@ -106,7 +105,11 @@ def read_unsealed(objects: StoreObjects, contents: Contents, sealed: pa.Table) -
 
 
 def seal(objects: StoreObjects) -> Generation:
-    """Seal what is committed now into a generation; nothing new makes no new one."""
+    """Seal what is committed now into a generation; nothing new makes no new one.
+
+    Raises:
+        CorruptObject: A document of the catalog is damaged, or a manifest is not what was sealed.
+    """
     while True:
         newest = newest_generation(objects)
         sealed = read_commits(objects, newest) if newest else tables.COMMITS.empty_table()
@@ -114,8 +117,12 @@ def seal(objects: StoreObjects) -> Generation:
         fresh = read_unsealed(objects, contents, sealed)
         commits = pa.concat_tables([sealed, fresh])
         manifests = _manifest_records(objects, contents, set(pc.unique(commits["teacher"]).to_pylist()))
-        if newest and not len(fresh) and newest.manifests == manifests:
-            return newest
+        if newest is not None:
+            _refuse_changed(objects, newest, manifests)
+            if not len(fresh) and newest.manifests == manifests:
+                if not _pointed_at(objects):
+                    objects.replace(keys.CATALOG_POINTER, Pointer(generation=newest.generation).to_bytes())
+                return newest
         number = newest.generation + 1 if newest else 1
         inherited = newest.tables if newest else ()
         generation = Generation(
@@ -127,6 +134,26 @@ def seal(objects: StoreObjects) -> Generation:
         if objects.publish(keys.generation(number), generation.to_bytes()):
             objects.replace(keys.CATALOG_POINTER, Pointer(generation=number).to_bytes())
             return generation
+
+
+def _pointed_at(objects: StoreObjects) -> int:
+    data = objects.read_if_present(keys.CATALOG_POINTER)
+    try:
+        return Pointer.from_bytes(data, keys.CATALOG_POINTER).generation if data is not None else 0
+    except CorruptObject as error:
+        raise CorruptObject(f"{error}. Remove it: generations are found without it.") from error
+
+
+def _refuse_changed(objects: StoreObjects, newest: Generation, manifests: Iterable[ObjectRecord]) -> None:
+    """A manifest that was sealed never changes: damage must not be sealed as the new truth."""
+    standing = {record.key: record for record in manifests}
+    for record in newest.manifests:
+        if (found := standing.get(record.key)) != record:
+            what = "was sealed and is gone" if found is None else "is not what was sealed; it was changed"
+            raise CorruptObject(
+                f"{record.key} of {objects.uri} {what}. Put it back from a copy of the store. Or, if what "
+                "stands now is right, remove the folder catalog and run again to seal that."
+            )
 
 
 def _read_generation(objects: StoreObjects, number: int) -> Generation | None:

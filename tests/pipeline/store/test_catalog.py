@@ -237,3 +237,33 @@ def test_sealing_reads_each_receipt_once(made: MadeStore, monkeypatch: pytest.Mo
     monkeypatch.setattr(catalog, "read_commit", counted)
     seal(made.objects)
     assert read == ["s0000-v0000-00000001"]
+
+
+@pytest.mark.parametrize("key", ["teachers/alpha/probe.parquet", "teachers/alpha/teacher.json"])
+@pytest.mark.parametrize("change", ["flipped", "gone"])
+def test_a_sealed_manifest_that_was_changed_is_not_sealed_anew(
+    made: MadeStore, key: str, change: str
+) -> None:
+    seal(made.objects)
+    before = all_objects(made.objects)
+    if change == "gone":
+        made.objects.remove(key)
+    else:
+        made.objects.replace(key, made.objects.read(key)[::-1])
+    made.commit_all("beta")
+    with pytest.raises(CorruptObject, match=key):
+        seal(made.objects)
+    made.objects.replace(key, before[key])
+    assert seal(made.objects).teachers["beta"].units == 3
+    assert verify(made.objects.uri).problems == ()
+
+
+def test_a_pointer_that_is_damaged_may_be_removed_and_comes_back(made: MadeStore) -> None:
+    seal(made.objects)
+    pointer = made.objects.read(keys.CATALOG_POINTER)
+    made.objects.replace(keys.CATALOG_POINTER, b"{")
+    with pytest.raises(CorruptObject, match="Remove it"):
+        seal(made.objects)
+    made.objects.remove(keys.CATALOG_POINTER)
+    assert seal(made.objects).generation == 1
+    assert made.objects.read(keys.CATALOG_POINTER) == pointer
