@@ -54,6 +54,11 @@ def parse_unit(unit: str) -> tuple[str, int, int]:
     return match["segment"], int(match["view"][1:]), int(match["index"])
 
 
+def is_unit(name: str) -> bool:
+    """Whether it is a unit's name."""
+    return _UNIT.fullmatch(name) is not None
+
+
 def segment_manifest(segment: str) -> str:
     """Manifest of one append of rows."""
     return f"transfer_set/{checked_name(segment)}/segment.json"

@@ -62,9 +62,13 @@ class UnitRows:
 
 
 def committed_units(objects: StoreObjects, teacher: str) -> set[str]:
-    """Names of a teacher's committed units: one listing, no receipt is read."""
+    """Names of a teacher's committed units: one listing, no receipt is read.
+
+    What else lies there (a file manager's notes, say) is no unit's receipt and is left alone.
+    """
     names = objects.names(keys.commits_folder(teacher))
-    return {name.removesuffix(".json") for name in names if name.endswith(".json")}
+    units = (name.removesuffix(".json") for name in names if name.endswith(".json"))
+    return {unit for unit in units if keys.is_unit(unit)}
 
 
 def read_commit(objects: StoreObjects, teacher: TeacherManifest, unit: str) -> UnitCommit | None:

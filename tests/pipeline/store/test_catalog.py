@@ -94,6 +94,13 @@ def test_a_teacher_that_has_committed_nothing_may_be_pinned_anew_under_a_sealed_
     assert verify(made.objects.uri).problems == ()
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "notes.json", "._s0000-v0000-00000000.json", "s0000.json"])
+def test_a_stray_file_among_the_receipts_is_no_unit(made: MadeStore, name: str) -> None:
+    made.objects.publish(f"{keys.commits_folder('alpha')}/{name}", b"not ours")
+    assert seal(made.objects).teachers["alpha"].units == 3
+    assert open_store(made.objects.uri, allow_partial=True).missing_units("alpha") == []
+
+
 def test_a_generation_counts_teachers_that_have_committed_nothing_yet(made: MadeStore) -> None:
     totals = seal(made.objects).teachers
     assert (totals["beta"].units, totals["beta"].planned_units, totals["beta"].bytes) == (0, 3, 0)
