@@ -251,7 +251,7 @@ def _publish_locally(target: Path, data: bytes) -> bool:
         try:
             published = _link_unnamed(target, data)
         except OSError as error:
-            if error.errno not in _NO_UNNAMED_FILES:
+            if error.errno not in (*_NO_UNNAMED_FILES, errno.EPERM):
                 raise
             published = _link_temporary(target, data)
     # Of a name found taken too: its writer may not have come to this, and a receipt must not outlast it.
@@ -286,6 +286,13 @@ def _link_temporary(target: Path, data: bytes) -> bool:
             os.link(temporary, target)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise StoreAccess(
+                    f"cannot write to {target.parent}: its filesystem has no hard links ({error}), by which "
+                    "objects get their names whole. Keep the store on one that has them."
+                ) from error
+            raise
     return True
 
 

@@ -292,6 +292,18 @@ def test_no_permission_is_said_with_what_to_check(
         local.publish(KEY, b"x")
 
 
+def test_a_filesystem_without_hard_links_is_said_to_have_none(
+    local: StoreObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(StoreAccess, match="no hard links.*Keep the store on one that has them"):
+        local.publish(KEY, b"x")
+    assert all_objects(local) == {}
+
+
 def test_a_place_below_a_regular_file_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for uri in (tmp_path / "file", tmp_path / "file" / "store"):
