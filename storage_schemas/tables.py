@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from softcask.storage_schemas.errors import CorruptObject
 
@@ -72,6 +74,24 @@ COMMITS = pa.schema(
     ]
 )
 """`catalog/GENERATION/commits.parquet`: one row a committed unit."""
+
+
+def content_hashes_of(table: pa.Table) -> NDArray[np.void]:
+    """`content_hash` of a table of rows as raw bytes `[rows]`, V16; zeros where a row has none.
+
+    A view of the table's own memory where every row has one and all lie in one piece.
+    """
+    pieces = table["content_hash"]
+    column = pieces.chunk(0) if pieces.num_chunks == 1 else pieces.combine_chunks()
+    memory = column.buffers()[1]
+    dtype = np.dtype(f"V{HASH_BYTES}")
+    if memory is None or not len(column):
+        return np.zeros(len(column), dtype=dtype)
+    hashes = np.frombuffer(memory, dtype=dtype, count=len(column), offset=column.offset * HASH_BYTES)
+    if column.null_count:
+        hashes = hashes.copy()
+        hashes[column.is_null().to_numpy(zero_copy_only=False)] = np.void(bytes(HASH_BYTES))
+    return hashes
 
 
 _REPEATING = ["label", "quarantine", "top_classes.list.element", "teacher", "segment"]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from softcask.storage_schemas.tables import HASH_BYTES, ROWS
+from softcask.storage_schemas.tables import ROWS, content_hashes_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Rows:
         whole = pa.concat_tables([ROWS.empty_table(), *kept])
         return cls(
             sample_ids=whole["sample_id"].to_numpy(zero_copy_only=False),
-            content_hashes=_hashes(whole["content_hash"]),
+            content_hashes=content_hashes_of(whole),
             labels=whole["label"].fill_null(-1).to_numpy().astype(np.int64),
             segments=np.repeat(np.arange(len(kept), dtype=np.int32), [len(table) for table in kept]),
             positions=np.concatenate([np.empty(0, dtype=np.int64), *positions]),
@@ -56,8 +56,3 @@ class Rows:
         if not self._numbers:
             self._numbers.update(zip(self.sample_ids.tolist(), range(len(self)), strict=True))
         return np.fromiter((self._numbers.get(name, -1) for name in sample_ids), np.int64, len(sample_ids))
-
-
-def _hashes(column: pa.ChunkedArray) -> NDArray[np.void]:
-    joined = b"".join(column.to_pylist())
-    return np.frombuffer(joined, dtype=f"V{HASH_BYTES}")

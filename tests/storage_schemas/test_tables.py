@@ -188,3 +188,26 @@ def test_rows_that_compress_as_well_as_rows_can_are_read() -> None:
     }
     table = pa.table(columns, schema=tables.ROWS)
     assert tables.from_bytes(tables.to_bytes(table), tables.ROWS, "k", rows=count).equals(table)
+
+
+def test_content_hashes_are_the_tables_own_memory_and_zeros_where_there_is_none() -> None:
+    table = rows_table(9)
+    whole = tables.content_hashes_of(table)
+    assert [bytes(value) for value in whole] == [bytes([row]) * 16 for row in range(9)]
+    assert whole.ctypes.data == table["content_hash"].chunk(0).buffers()[1].address
+    holed = rows_table(9, quarantined=[0, 4])
+    expected = [value or bytes(16) for value in holed["content_hash"].to_pylist()]
+    assert [bytes(value) for value in tables.content_hashes_of(holed)] == expected
+    pieces = pa.concat_tables([holed.slice(3, 4), holed.slice(0, 3)])
+    assert [bytes(value) for value in tables.content_hashes_of(pieces)] == expected[3:7] + expected[:3]
+    assert [bytes(value) for value in tables.content_hashes_of(holed.slice(4, 3))] == expected[4:7]
+
+
+def test_no_rows_have_no_content_hashes() -> None:
+    for table in (
+        tables.ROWS.empty_table(),
+        rows_table(3).slice(3),
+        rows_table(3, quarantined=range(3)).slice(3),
+    ):
+        hashes = tables.content_hashes_of(table)
+        assert (hashes.dtype, hashes.shape) == (np.dtype("V16"), (0,))
