@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+_OTHERS = ("teacher", "sample_id", "label")
+
 
 def soft_target_frame(
     logits: Mapping[str, NDArray[np.float32]],
@@ -26,24 +28,25 @@ def soft_target_frame(
 
     Args:
         logits: Raw logits `[B, C]` by teacher.
-        class_names: Names of the C columns.
+        class_names: Names of the C columns. A class that bears the name of one of the other columns gets
+            " (class)" behind it.
         sample_ids: `[B]` ids.
         labels_B: Class indices, -1 where a row has none.
         temperature: Probabilities at this T; None leaves logits.
     """
     import pandas as pd
 
+    names = [f"{name} (class)" if name in _OTHERS else name for name in class_names]
     labels = pd.Series(labels_B, dtype="Int32")
     labels[labels < 0] = pd.NA
     if not logits:
-        return pd.DataFrame(columns=["teacher", "sample_id", "label", *class_names])
+        return pd.DataFrame(columns=[*_OTHERS, *names])
     frames = []
     for teacher, logits_BC in logits.items():
         values_BC = logits_BC if temperature is None else softmax(logits_BC, temperature)
-        frame = pd.DataFrame(values_BC, columns=list(class_names))
-        # A class may bear the name of one of these.
-        frame.insert(0, "teacher", teacher, allow_duplicates=True)
-        frame.insert(1, "sample_id", sample_ids, allow_duplicates=True)
-        frame.insert(2, "label", labels, allow_duplicates=True)
+        frame = pd.DataFrame(values_BC, columns=names)
+        frame.insert(0, "teacher", teacher)
+        frame.insert(1, "sample_id", sample_ids)
+        frame.insert(2, "label", labels)
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)

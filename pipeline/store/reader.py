@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,12 +41,6 @@ CACHE_BYTES = 512 << 20
 """Decoded units that one reader keeps, by default."""
 
 _UnitColumns = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _UnitEntry:
-    rows: int
-    objects: tuple[ObjectRecord, ...]
 
 
 class Store:
@@ -144,9 +137,10 @@ class Store:
         for number, segment in enumerate(self.segments):
             in_segment = np.flatnonzero(segment_B == number)
             unit_B, place_B = np.divmod(position_B[in_segment], segment.unit_rows)
-            for index in np.unique(unit_B):
-                chosen = unit_B == index
-                columns = self._unit_columns(manifest, number, view, int(index))
+            order = np.argsort(unit_B, kind="stable")
+            firsts = np.flatnonzero(np.diff(unit_B[order], prepend=-1))
+            for chosen in np.split(order, firsts[1:]) if len(order) else ():
+                columns = self._unit_columns(manifest, number, view, int(unit_B[chosen[0]]))
                 decoded = codec.decode({name: values[place_B[chosen]] for name, values in columns.items()})
                 logits_BC[in_segment[chosen]] = decoded.shifted_BC + decoded.row_max_B[:, None]
         return logits_BC
@@ -159,11 +153,12 @@ class Store:
         """
         self.teacher(teacher)
         parts = []
-        for (name, number, unit_view, index), entry in sorted(self._units.items()):
+        for (name, number, unit_view, index), commit in sorted(self._units.items()):
             if (name, unit_view) == (teacher, view):
                 key = keys.stats_part(teacher, self.segments[number].segment, view, index)
-                data = self.objects.read_recorded(_record(entry, key))
-                parts.append(tables.from_bytes(data, tables.STATS, key))
+                data = self.objects.read_recorded(self._record(commit, key))
+                rows = self.commits["rows"][commit].as_py()
+                parts.append(tables.from_bytes(data, tables.STATS, key, rows=rows))
         return pa.concat_tables(parts) if parts else tables.STATS.empty_table()
 
     def to_pandas(
@@ -223,29 +218,53 @@ class Store:
             )
         return rows_B
 
-    def _index_units(self) -> dict[tuple[str, int, int, int], _UnitEntry]:
-        entries = {}
-        for row in self.commits.select(
-            ["teacher", "segment", "view", "index", "start", "stop", "objects"]
-        ).to_pylist():
-            number = self._segment_numbers.get(row["segment"])
-            if number is None or row["teacher"] not in self.teachers:
-                continue
-            if (row["start"], row["stop"]) != self.segments[number].unit_range(row["index"]):
-                raise CorruptObject(
-                    f"the catalog of {self.uri} gives unit {row['index']} of {row['teacher']!r} the rows "
-                    f"{row['start']} to {row['stop']}, which the segment does not"
-                )
-            try:
-                records = tuple(ObjectRecord.model_validate(record) for record in row["objects"])
-            except ValidationError as error:
-                raise CorruptObject(
-                    f"the catalog of {self.uri} has no usable record of the objects of unit "
-                    f"{row['index']} of {row['teacher']!r}: {error}"
-                ) from error
-            key = (row["teacher"], number, row["view"], row["index"])
-            entries[key] = _UnitEntry(rows=row["stop"] - row["start"], objects=records)
-        return entries
+    def _index_units(self) -> dict[tuple[str, int, int, int], int]:
+        """Where each unit stands among the commits; its objects' records are looked at when it is fetched."""
+        if not self.segments:
+            return {}
+        teachers = self.commits["teacher"].to_pylist()
+        number_U = np.array(
+            [self._segment_numbers.get(name, -1) for name in self.commits["segment"].to_pylist()],
+            dtype=np.int64,
+        )
+        view_U, index_U, start_U, stop_U = (
+            self.commits[name].to_numpy() for name in ("view", "index", "start", "stop")
+        )
+        unit_rows_U, rows_U, units_U = (
+            np.array([getattr(segment, name) for segment in self.segments], dtype=np.int64)[number_U]
+            for name in ("unit_rows", "rows", "units")
+        )
+        place_U = np.clip(index_U, 0, units_U)  # beyond any unit there is nothing that could be multiplied
+        first_U, end_U = place_U * unit_rows_U, np.minimum((place_U + 1) * unit_rows_U, rows_U)
+        known_U = (number_U >= 0) & np.array([name in self.teachers for name in teachers], dtype=np.bool_)
+        right_U = (place_U == index_U) & (index_U < units_U) & (first_U == start_U) & (end_U == stop_U)
+        if (wrong := np.flatnonzero(known_U & ~right_U)).size:
+            commit = int(wrong[0])
+            raise CorruptObject(
+                f"the catalog of {self.uri} gives unit {index_U[commit]} of {teachers[commit]!r} the rows "
+                f"{start_U[commit]} to {stop_U[commit]}, which the segment does not"
+            )
+        units = zip(teachers, number_U.tolist(), view_U.tolist(), index_U.tolist(), strict=True)
+        return {
+            unit: commit
+            for commit, (unit, known) in enumerate(zip(units, known_U.tolist(), strict=True))
+            if known
+        }
+
+    def _record(self, commit: int, key: str) -> ObjectRecord:
+        """What was committed under `key` with a unit."""
+        records = self.commits["objects"][commit].as_py() or ()
+        record = next((record for record in records if record and record["key"] == key), None)
+        if record is None:
+            raise CorruptObject(
+                f"the catalog of {self.uri} has no record of {key}, though its unit is committed"
+            )
+        try:
+            return ObjectRecord.model_validate(record)
+        except ValidationError as error:
+            raise CorruptObject(
+                f"the catalog of {self.uri} has no usable record of {key}: {error}"
+            ) from error
 
     def _unit_columns(self, teacher: TeacherManifest, number: int, view: int, index: int) -> _UnitColumns:
         key = (teacher.name, number, view, index)
@@ -265,20 +284,21 @@ class Store:
 
     def _fetch_unit(self, teacher: TeacherManifest, number: int, view: int, index: int) -> _UnitColumns:
         segment = self.segments[number]
-        entry = self._units.get((teacher.name, number, view, index))
-        if entry is None:
+        commit = self._units.get((teacher.name, number, view, index))
+        if commit is None:
             missing = len(self.missing_units(teacher.name, view=view))
             raise IncompleteStore(
                 f"unit {index} of teacher {teacher.name!r} (segment {segment.segment}, view {view}) is not "
                 f"committed in {self.uri}; {missing} of its units are missing. Run `softcask precompute` "
                 "again to label them."
             )
+        start, stop = segment.unit_range(index)
         group = keys.logits_group(teacher.name, segment.segment, view)
         columns = {}
         for name, layout in array_layouts(teacher, segment).items():
             key = f"{group}/{layout.shard_key(index)}"
-            data = self.objects.read_recorded(_record(entry, key))
-            columns[name] = layout.decode_shard(data, entry.rows, key)
+            data = self.objects.read_recorded(self._record(commit, key))
+            columns[name] = layout.decode_shard(data, stop - start, key)
         return columns
 
 
@@ -328,13 +348,6 @@ def _sealed(objects: StoreObjects, generation: Generation | None) -> catalog.Con
             teacher = TeacherManifest.from_bytes(objects.read_recorded(record), record.key)
             teachers[teacher.name] = teacher
     return catalog.Contents(segments=tuple(segments), teachers=teachers)
-
-
-def _record(entry: _UnitEntry, key: str) -> ObjectRecord:
-    for record in entry.objects:
-        if record.key == key:
-            return record
-    raise CorruptObject(f"the catalog has no record of {key}, though its unit is committed")
 
 
 def _bytes(columns: _UnitColumns) -> int:

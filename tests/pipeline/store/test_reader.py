@@ -427,15 +427,19 @@ def test_a_temperature_that_the_codec_makes_no_claim_for_is_refused(store: Store
         store.to_pandas("alpha", temperature=temperature)
 
 
-def test_classes_may_be_called_what_the_frame_calls_its_own_columns(tmp_path: Path) -> None:
-    names = ["teacher", "label", "sample_id"]
+def test_classes_that_are_called_what_the_frame_calls_its_own_columns_are_told_apart(tmp_path: Path) -> None:
+    names = ["teacher", "label", "dog"]
     made = MadeStore.at(str(tmp_path / "store"), class_names=names)
     made.add_segment(4)
     made.add_teacher("alpha")
     made.commit_all()
     seal(made.objects)
     frame = open_store(made.objects.uri).to_pandas()
-    assert frame.columns.tolist() == ["teacher", "sample_id", "label", *names]
+    assert frame.columns.tolist() == [
+        *("teacher", "sample_id", "label"),
+        *("teacher (class)", "label (class)", "dog"),
+    ]
+    assert frame["teacher"].tolist() == ["alpha"] * 4
     assert np.abs(frame.iloc[:, 3:].to_numpy() - as_dense16(made.readable_logits("alpha"))).max() < 1e-6
 
 
