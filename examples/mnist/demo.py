@@ -33,7 +33,7 @@ OUT = HERE / "out"
 TEMPERATURES = (1.0, 4.0, 20.0)
 DIGITS = 6
 STUDENTS = {
-    "hard labels only": ['loss={kind = "hard"}', "output=out/students/hard"],
+    "hard labels": ['loss={kind = "hard"}', "output=out/students/hard"],
     "distilled, T = 4": ["targets.temperature=4", "output=out/students/t4"],
     "distilled, T = 20": ["targets.temperature=20", "output=out/students/t20"],
 }
@@ -60,15 +60,15 @@ def train(settings: list[str]) -> dict[str, Any]:
 
 def show_table(labelled: dict[str, Any], students: dict[str, dict[str, Any]]) -> None:
     """What it cost and what it brought."""
-    table = Table(title="MNIST: one teacher pass, three students (784-800-800-10)")
-    for heading in ("", "test errors of 10,000", "seconds", "teacher passes"):
+    table = Table(title="MNIST: teachers once, three students (784-800-800-10)")
+    for heading in ("", "test errors", "seconds", "teacher passes"):
         table.add_column(heading, justify="right" if heading else "left")
     passes = sum(teacher["new_rows"] > 0 for teacher in labelled["teachers"].values())
-    rows = f"{labelled['rows']:,} rows, {len(labelled['teachers'])} teachers"
-    table.add_row(f"labelling: {rows}", "", f"{labelled['wall_seconds']:.1f}", str(passes), end_section=True)
+    rows = f"labelling {labelled['rows']:,} rows"
+    table.add_row(rows, "", f"{labelled['wall_seconds']:.1f}", str(passes), end_section=True)
     for name, result in students.items():
         cells = (str(result["errors"]), f"{result['seconds']:.1f}", str(result["teacher_passes"]))
-        table.add_row(f"student: {name}", *cells)
+        table.add_row(f"student, {name}", *cells)
     console.print("\n", table)
 
 
