@@ -34,6 +34,7 @@ from softcask.pipeline.transfer_sets.indexing import content_hashes
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import TransferSetError
 from softcask.storage_schemas.manifest import SegmentManifest, TeacherManifest
+from softcask.storage_schemas.tables import content_hashes_of
 
 _BATCHES_AHEAD = 4
 
@@ -287,9 +288,7 @@ class _Segments:
                 key = keys.segment_manifest(segment)
                 manifest = SegmentManifest.from_bytes(self._objects.read(key), key)
                 table = read_rows(self._objects, manifest)
-                blank = bytes(16)
-                joined = b"".join(value or blank for value in table["content_hash"].to_pylist())
-                self._tables[segment] = manifest, table, np.frombuffer(joined, "V16")
+                self._tables[segment] = manifest, table, content_hashes_of(table)
             return self._tables[segment]
 
 
