@@ -19,7 +19,7 @@ class Worker(Protocol[TaskT_contra, ReportT]):
         """Start a task."""
 
     def close(self) -> None:
-        """End when what was submitted is done."""
+        """End soon: what is being written is finished, what is not yet computed is given up."""
 
 
 class Recipe(Protocol[TaskT_contra, ReportT]):
