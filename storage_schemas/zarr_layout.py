@@ -12,7 +12,9 @@ reader of Zarr looks at: the CRC-32C of the chunks' checksums.
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 
 from softcask.storage_schemas.checksum import crc32c
 from softcask.storage_schemas.codecs.base import Column
-from softcask.storage_schemas.errors import CorruptObject
+from softcask.storage_schemas.errors import CorruptObject, StoreError
 
 CHUNK_BYTES = 1 << 20
 """Target size of an inner chunk: .4 to 3 MB reads fastest."""
@@ -47,8 +49,7 @@ class ArrayLayout:
     @property
     def chunk_rows(self) -> int:
         """Rows an inner chunk: the largest divisor of `unit_rows` that keeps a chunk to its target size."""
-        most = max(1, min(self.unit_rows, CHUNK_BYTES // self.column.row_bytes))
-        return next(rows for rows in range(most, 0, -1) if self.unit_rows % rows == 0)
+        return _chunk_rows(self.unit_rows, self.column)
 
     @property
     def chunk_bytes(self) -> int:
@@ -149,6 +150,40 @@ class ArrayLayout:
         full = np.full((self.chunk_rows, *self.column.row_shape), np.nan, dtype=self.column.dtype)
         full[: len(chunk)] = chunk
         return full
+
+
+def check_unit_rows(unit_rows: int, columns: Iterable[Column]) -> None:
+    """Refuse a length of units that has no divisor near the target size of a chunk.
+
+    A prime one gives chunks of one row each: slow to read, and an index as large as the rows.
+
+    Raises:
+        StoreError: Chunks would be less than an eighth of their target size; names the nearest good lengths.
+    """
+    for column in columns:
+        if _divides_well(unit_rows, column):
+            continue
+        below = next(rows for rows in range(unit_rows - 1, 0, -1) if _divides_well(rows, column))
+        above = next(rows for rows in itertools.count(unit_rows + 1) if _divides_well(rows, column))
+        raise StoreError(
+            f"units of {unit_rows} rows fall into chunks of {_chunk_rows(unit_rows, column)} rows, where "
+            f"{_most_chunk_rows(column)} rows of {column.name!r} make a chunk of the right size. "
+            f"Set unit_rows to {below} or {above}, or to another number with a divisor just below {_most_chunk_rows(column)}"
+        )
+
+
+def _most_chunk_rows(column: Column) -> int:
+    return max(1, CHUNK_BYTES // column.row_bytes)
+
+
+def _chunk_rows(unit_rows: int, column: Column) -> int:
+    most = min(unit_rows, _most_chunk_rows(column))
+    return next(rows for rows in range(most, 0, -1) if unit_rows % rows == 0)
+
+
+def _divides_well(unit_rows: int, column: Column) -> bool:
+    most = _most_chunk_rows(column)
+    return unit_rows <= most or 8 * _chunk_rows(unit_rows, column) >= most
 
 
 def group_metadata(attributes: dict[str, Any]) -> bytes:

@@ -6,7 +6,7 @@ never changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,9 +17,11 @@ from softcask.pipeline.store.commit import committed_units
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.publishing import publish_table
 from softcask.storage_schemas import keys, tables
+from softcask.storage_schemas.codecs.base import Column
 from softcask.storage_schemas.errors import ManifestMismatch, StoreError
 from softcask.storage_schemas.fingerprint import canonical, differences
 from softcask.storage_schemas.manifest import RootManifest, SegmentManifest, SourceFacts
+from softcask.storage_schemas.zarr_layout import check_unit_rows
 
 
 def check_root(objects: StoreObjects, class_names: Sequence[str]) -> None:
@@ -71,6 +73,7 @@ def prepare_segment(
     unit_rows: int | None,
     index: Callable[[], pa.Table],
     choose_unit_rows: Callable[[int], int],
+    columns: Iterable[Column] = (),
 ) -> SegmentManifest:
     """The rows of a segment, indexed if they are not yet, or known again without reading them.
 
@@ -83,13 +86,17 @@ def prepare_segment(
         unit_rows: Rows a unit as the user states them, or None.
         index: Reads every row of the source; called only when it must be.
         choose_unit_rows: Rows a unit, from the number of rows, where the user states none.
+        columns: What will be kept of each row; a stated number of rows a unit must suit them.
 
     Raises:
+        StoreError: Units of so many rows would fall into tiny chunks.
         ManifestMismatch: The segment stands with other rows, another shape or another unit length.
     """
     key = keys.segment_manifest(segment)
     data = objects.read_if_present(key)
     if data is None:
+        if unit_rows is not None:
+            check_unit_rows(unit_rows, columns)
         table = index()
         manifest = SegmentManifest(
             segment=segment,

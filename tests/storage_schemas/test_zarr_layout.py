@@ -17,8 +17,8 @@ from tests.stores import flip
 from softcask.storage_schemas import zarr_layout
 from softcask.storage_schemas.checksum import crc32c
 from softcask.storage_schemas.codecs.base import Column
-from softcask.storage_schemas.errors import CorruptObject
-from softcask.storage_schemas.zarr_layout import ArrayLayout, group_metadata
+from softcask.storage_schemas.errors import CorruptObject, StoreError
+from softcask.storage_schemas.zarr_layout import ArrayLayout, check_unit_rows, group_metadata
 
 
 def layout_of(
@@ -226,3 +226,26 @@ def test_metadata_holds_nothing_but_what_the_layout_says() -> None:
     one, same, other = (layout_of(rows=n, unit_rows=4).metadata() for n in (10, 10, 11))
     assert one == same != other
     assert json.loads(one)["shape"] == [10, 3]
+
+
+def test_units_that_fall_into_tiny_chunks_are_refused_with_lengths_that_do_not() -> None:
+    """A row of 1000 classes has 2000 bytes: 524 rows a chunk at most, and 66 at least."""
+    columns = [layout_of(rows=1, unit_rows=1, classes=classes).column for classes in (1000, None)]
+    with pytest.raises(
+        StoreError, match="units of 5003 rows fall into chunks of 1 rows, where 524"
+    ) as refused:
+        check_unit_rows(5003, columns)
+    assert "Set unit_rows to 5002 or 5004" in str(refused.value)
+    for good in (5002, 5004):  # 2 * 41 * 61, 4 * 9 * 139
+        assert max(rows for rows in range(1, 525) if good % rows == 0) >= 66
+        check_unit_rows(good, columns)
+
+
+@pytest.mark.parametrize("unit_rows", [1, 7, 499, 523, 524, 1024, 5000, 32768])
+def test_units_of_one_chunk_or_with_a_divisor_near_its_target_are_good(unit_rows: int) -> None:
+    check_unit_rows(unit_rows, [layout_of(rows=1, unit_rows=1, classes=1000).column])
+
+
+def test_rows_as_large_as_a_chunk_are_good_chunks_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zarr_layout, "CHUNK_BYTES", 1 << 10)
+    check_unit_rows(5003, [layout_of(rows=1, unit_rows=1, classes=1000).column])

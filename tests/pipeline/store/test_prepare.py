@@ -13,6 +13,7 @@ from tests.stores import all_objects, flip, rows_table
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.prepare import prepare_root, prepare_segment, read_rows
 from softcask.storage_schemas import keys, tables
+from softcask.storage_schemas.codecs.dense16 import Dense16
 from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch, StoreError
 from softcask.storage_schemas.manifest import SegmentManifest
 
@@ -207,3 +208,20 @@ def test_damaged_rows_are_named(objects: StoreObjects) -> None:
     objects.replace(ROWS, flip(objects.read(ROWS), 100))
     with pytest.raises(CorruptObject, match=ROWS):
         read_rows(objects, segment)
+
+
+def test_a_length_of_units_that_suits_no_chunks_is_refused_before_any_row_is_read(tmp_path: Path) -> None:
+    objects = StoreObjects.at(str(tmp_path / "store"))
+    with pytest.raises(StoreError, match="units of 5003 rows"):
+        prepare_segment(
+            objects,
+            "s0000",
+            source={"kind": "made"},
+            input_shape=(2, 2),
+            input_dtype="uint8",
+            unit_rows=5003,
+            index=lambda: pytest.fail("rows were read"),
+            choose_unit_rows=lambda _: 8,
+            columns=Dense16().columns(1000),
+        )
+    assert objects.names("") == []
