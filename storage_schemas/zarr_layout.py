@@ -168,7 +168,7 @@ def check_unit_rows(unit_rows: int, columns: Iterable[Column]) -> None:
         raise StoreError(
             f"units of {unit_rows} rows fall into chunks of {_chunk_rows(unit_rows, column)} rows, where "
             f"{_most_chunk_rows(column)} rows of {column.name!r} make a chunk of the right size. "
-            f"Set unit_rows to {below} or {above}, or to another number with a divisor just below {_most_chunk_rows(column)}"
+            f"Set unit_rows to {below} or {above}, or to a multiple of {_most_chunk_rows(column)}"
         )
 
 
