@@ -122,6 +122,12 @@ def environment(run: Path, config: RunConfig) -> dict[str, Any]:
 def _connect(address: str) -> JobSubmissionClient:
     from ray.job_submission import JobSubmissionClient
 
+    if not address.startswith(("http://", "https://")):
+        # Ray would take it for another of its ports, and wait half a minute for an answer.
+        raise ExecutorError(
+            f"cannot reach Ray's job API at {address}: expected http:// or https:// before it. Give the "
+            "address of a running cluster's dashboard, such as http://HOST:8265."
+        )
     # Ray lets these two overrule the address that it is given.
     os.environ["RAY_API_SERVER_ADDRESS"] = address
     os.environ.pop("RAY_ADDRESS", None)

@@ -124,7 +124,7 @@ def test_a_cluster_that_is_not_there_is_one_message(
 ) -> None:
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.setenv(name, "http://127.0.0.1:2")  # put back afterwards, whatever the command sets
-    for address in ("http://127.0.0.1:1", "nowhere"):
+    for address in ("http://127.0.0.1:1", "nowhere", "127.0.0.1:1"):
         refused = softcask("submit", "--address", address, "precompute", project.run)
         assert refused.exit_code == 2
         assert f"error: cannot reach Ray's job API at {address}: " in refused.stderr
