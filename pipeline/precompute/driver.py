@@ -32,6 +32,7 @@ from softcask.pipeline.teachers.checks import near_chance
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.pipeline.transfer_sets.indexing import index_rows
 from softcask.storage_schemas import keys
+from softcask.storage_schemas.codecs.base import Column
 from softcask.storage_schemas.codecs.registry import codec_named
 from softcask.storage_schemas.errors import QuarantineExceeded, SoftcaskError, StoreAccess
 from softcask.storage_schemas.fingerprint import canonical
@@ -212,6 +213,7 @@ def _prepare_segment(
         unit_rows=config.store.unit_rows,
         index=index,
         choose_unit_rows=lambda rows: _choose_unit_rows(config, rows),
+        columns=_columns(config),
     )
 
 
@@ -233,10 +235,12 @@ def _choose_unit_rows(config: RunConfig, rows: int) -> int:
     return choose_unit_rows(rows=rows, row_bytes=_row_bytes(config), batch_size=batch_size)
 
 
+def _columns(config: RunConfig) -> tuple[Column, ...]:
+    return codec_named(config.store.codec)().columns(len(config.classes.class_names))
+
+
 def _row_bytes(config: RunConfig) -> int:
-    codec = codec_named(config.store.codec)()
-    columns = codec.columns(len(config.classes.class_names))
-    return sum(column.row_bytes for column in columns) + _STATS_BYTES
+    return sum(column.row_bytes for column in _columns(config)) + _STATS_BYTES
 
 
 def _teacher_manifest(config: RunConfig, teacher: TeacherOptions) -> TeacherManifest:
@@ -263,6 +267,6 @@ def _refuse_if_full(
     free = objects.free_bytes()
     if free is not None and needed > free:
         raise StoreAccess(
-            f"{needed / 2**30:.2f} GiB are to be written to {objects.uri}, where {free / 2**30:.2f} GiB are "
-            "free. Free some space, or name a store elsewhere. Nothing was labelled yet."
+            f"{needed / 2**20:,.1f} MiB are to be written to {objects.uri}, where {free / 2**20:,.1f} MiB "
+            "are free. Free some space, or name a store elsewhere. Nothing was labelled yet."
         )

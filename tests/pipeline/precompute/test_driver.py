@@ -33,6 +33,7 @@ from softcask.storage_schemas.errors import (
     ManifestMismatch,
     QuarantineExceeded,
     StoreAccess,
+    StoreError,
     TeacherError,
     TransferSetError,
 )
@@ -422,3 +423,13 @@ def test_a_record_that_cannot_be_written_does_not_hide_why_the_run_failed(
     with pytest.raises(TeacherError, match="inputs-00000200") as caught:
         precompute(run_config(tmp_path, late))
     assert "no space left" in caught.value.__notes__[0]
+
+
+def test_a_unit_length_that_makes_tiny_chunks_is_refused_before_rows_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path)
+    monkeypatch.setattr(job, "index_rows", lambda *_, **__: pytest.fail("rows were read"))
+    store = {"uri": str(tmp_path / "cask"), "unit_rows": 1_000_003}  # a prime
+    with pytest.raises(StoreError, match="1000003|1,000,003"):
+        precompute(run_config(tmp_path, store=store))
