@@ -111,6 +111,7 @@ def test_a_store_without_room(
     monkeypatch.setattr("softcask.pipeline.store.objects.StoreObjects.free_bytes", lambda _: 1000)
     message = refusal()
     assert "are to be written" in message and "Nothing was labelled yet" in message
+    assert "where 0.0 MiB are free" in message
     assert not Path(project.store, "teachers/a/commits").exists()
 
 
