@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from softcask.pipeline.factories import add_to_path
 from softcask.pipeline.pinning import pin
 from softcask.pipeline.plan import Task
+from softcask.pipeline.store.catalog import read_contents
 from softcask.pipeline.store.commit import UnitRows, commit_unit, read_commit
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.prepare import read_rows
@@ -262,7 +263,8 @@ class _Segments:
         self._lock = threading.Lock()
 
     def all(self) -> list[tuple[SegmentManifest, pa.Table]]:
-        return [self._entry(name)[:2] for name in self._objects.names("transfer_set")]
+        segments = read_contents(self._objects).segments
+        return [self._entry(segment.segment)[:2] for segment in segments]
 
     def manifest(self, segment: str) -> SegmentManifest:
         return self._entry(segment)[0]

@@ -23,9 +23,14 @@ def checked_name(name: str) -> str:
     Raises:
         StoreError: It is empty, longer than 64, or holds anything but letters, digits, '.', '_' and '-'.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise StoreError(f"{name!r} cannot name a part of a store; a name matches {NAME_PATTERN}")
     return name
+
+
+def is_name(name: str) -> bool:
+    """Whether it may be part of a key."""
+    return _NAME.fullmatch(name) is not None
 
 
 def segment_name(number: int) -> str:

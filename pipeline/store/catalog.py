@@ -54,12 +54,12 @@ def read_contents(objects: StoreObjects) -> Contents:
     """List and read the manifests of segments and teachers that stand in the store now."""
     segments = [
         SegmentManifest.from_bytes(data, key)
-        for name in objects.names("transfer_set")
+        for name in objects.parts("transfer_set")
         if (data := objects.read_if_present(key := keys.segment_manifest(name))) is not None
     ]
     teachers = [
         TeacherManifest.from_bytes(data, key)
-        for name in objects.names("teachers")
+        for name in objects.parts("teachers")
         if (data := objects.read_if_present(key := keys.teacher_manifest(name))) is not None
     ]
     return Contents(segments=tuple(segments), teachers={teacher.name: teacher for teacher in teachers})

@@ -117,10 +117,14 @@ class StoreObjects:
         with self._explained("list", folder):
             try:
                 found = self.fs.ls(self.path(folder) if folder else self.root, detail=False, refresh=True)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return []
         names = (str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
         return sorted(name for name in names if not name.startswith(_TEMPORARY))
+
+    def parts(self, folder: str) -> list[str]:
+        """Names in `folder` that can be parts of a store; what else lies there is none of ours."""
+        return [name for name in self.names(folder) if keys.is_name(name)]
 
     def publish(self, key: str, data: bytes) -> bool:
         """Make the object, whole, unless the name is taken.
@@ -210,6 +214,10 @@ class StoreObjects:
             raise
         except FileNotFoundError as error:
             raise StoreNotFound(f"there is no {where}") from error
+        except NotADirectoryError as error:
+            if verb == "read":  # a file where a folder would be: what is looked for is not there
+                raise StoreNotFound(f"there is no {where}") from error
+            raise StoreAccess(f"could not {verb} {where}: {error}") from error
         except PermissionError as error:
             raise StoreAccess(
                 f"no permission to {verb} {where}: {error}. Check the credentials or the folder's owner."

@@ -58,7 +58,7 @@ def prepare_root(objects: StoreObjects, class_names: Sequence[str]) -> None:
 
 def _elsewhere(objects: StoreObjects) -> str:
     """What else can be done about a store that was made otherwise."""
-    if any(committed_units(objects, name) for name in objects.names("teachers")):
+    if any(committed_units(objects, name) for name in objects.parts("teachers")):
         return "name another store"
     return f"remove {objects.uri}, in which no unit is committed yet"
 

@@ -433,3 +433,14 @@ def test_a_unit_length_that_makes_tiny_chunks_is_refused_before_rows_are_read(
     store = {"uri": str(tmp_path / "cask"), "unit_rows": 1_000_003}  # a prime
     with pytest.raises(StoreError, match="1000003|1,000,003"):
         precompute(run_config(tmp_path, store=store))
+
+
+def test_what_a_file_manager_leaves_in_a_store_is_in_nobodys_way(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    precompute(run_config(tmp_path, teacher("a")))
+    for folder in ("teachers", "transfer_set", "teachers/a/commits"):
+        for name in (".DS_Store", "README"):
+            (tmp_path / "cask" / folder / name).write_bytes(b"x")
+    summary = precompute(run_config(tmp_path, teacher("a"), teacher("b")))
+    assert (summary.teachers["a"].new_rows, summary.teachers["b"].new_rows) == (0, ROWS)
+    assert len(open_store(str(tmp_path / "cask"), allow_partial=True).rows) == ROWS
