@@ -2,7 +2,9 @@
 
 Both sides label the same rows with the same model, batches and threads. Each runs over two numbers of rows,
 and the slope between them is its marginal cost a row, so that starting Ray and loading teachers do not count;
-the rows are indexed beforehand. CPU time is summed over the driver and every process of the Ray cluster.
+the rows are indexed beforehand. CPU time is summed over the driver and the workers; what the services of a
+Ray cluster (raylet, GCS, agents) use meanwhile is shown beside it, because it is paid by the second and by the
+cluster, whatever runs there.
 
     make bench            # the table, several rounds, medians
 """
@@ -47,36 +49,53 @@ BUSY = 0.5
 """Share of the machine's cores that others may use before figures mean nothing."""
 
 
+Cost = tuple[float, float, float]
+"""CPU of driver and workers, wall, CPU of the cluster's services."""
+
+
 class CpuMeter:
-    """CPU seconds of this process and all it starts, including those that end while it watches."""
+    """CPU seconds of this process and all it starts, including those that end while it watches; not its own.
+
+    Work (this process and Ray's actors) is told apart from the services that a cluster keeps running (raylet,
+    GCS, agents), which cost by the second and not by the row.
+    """
 
     def __init__(self) -> None:
         """Start watching."""
         self._seen: dict[int, float] = {}
+        self._before: dict[int, float] = {}
+        self._workers = {os.getpid()}
+        self._own = 0.0
         self._ended = threading.Event()
+        self._sample()
+        self._before = dict(self._seen)
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._before = self._sample()
         self._thread.start()
 
-    def stop(self) -> float:
-        """CPU seconds since the start."""
+    def stop(self) -> tuple[float, float]:
+        """CPU seconds of the work, and of the services, since the start."""
         self._ended.set()
         self._thread.join()
-        return self._sample() - self._before
+        self._sample()
+        spent = {pid: seconds - self._before.get(pid, 0.0) for pid, seconds in self._seen.items()}
+        work = sum(seconds for pid, seconds in spent.items() if pid in self._workers)
+        return work - self._own, sum(spent.values()) - work
 
     def _watch(self) -> None:
-        while not self._ended.wait(0.1):
+        while not self._ended.wait(0.25):
             self._sample()
+        self._own = time.thread_time()
 
-    def _sample(self) -> float:
+    def _sample(self) -> None:
         me = psutil.Process()
         for process in [me, *me.children(recursive=True)]:
             try:
                 times = process.cpu_times()
-            except psutil.NoSuchProcess:
+                if process.pid not in self._workers and any("_Actor" in word for word in process.cmdline()):
+                    self._workers.add(process.pid)
+            except (psutil.NoSuchProcess, psutil.ZombieProcess):
                 continue
             self._seen[process.pid] = times.user + times.system
-        return sum(self._seen.values())
 
 
 def bare_loop(images: np.ndarray, module: torch.nn.Module) -> np.ndarray:
@@ -120,17 +139,18 @@ def scratch() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def cpu_of(work: Callable[[], object]) -> tuple[float, float]:
-    """CPU and wall seconds of `work`."""
+def cpu_of(work: Callable[[], object]) -> Cost:
+    """Seconds of `work`: CPU, wall, CPU of a cluster's services."""
     gc.collect()
     meter, started = CpuMeter(), time.perf_counter()
     work()
     wall = time.perf_counter() - started
-    return meter.stop(), wall
+    cpu, services = meter.stop()
+    return cpu, wall, services
 
 
-def engine(images: Path, factory: str, kind: str) -> tuple[float, float]:
-    """CPU and wall seconds of a run over rows that are indexed already."""
+def engine(images: Path, factory: str, kind: str) -> Cost:
+    """Seconds of a run over rows that are indexed already."""
     with scratch() as folder:
         config = run_config(folder / "cask", images, factory, kind)
         index_only(config)
@@ -153,14 +173,13 @@ def index_only(config: RunConfig) -> None:
     )
 
 
-def slope(small: tuple[float, float], large: tuple[float, float], rows: int) -> tuple[float, float]:
-    """Marginal CPU and wall microseconds a row between two runs that differ by `rows`."""
-    return (large[0] - small[0]) / rows * 1e6, (large[1] - small[1]) / rows * 1e6
+def slope(small: Cost, large: Cost, rows: int) -> Cost:
+    """Marginal microseconds a row between two runs that differ by `rows`."""
+    cpu, wall, services = ((more - less) / rows * 1e6 for less, more in zip(small, large, strict=True))
+    return cpu, wall, services
 
 
-def one_round(
-    factory: str, files: tuple[Path, Path], rows: tuple[int, int]
-) -> dict[str, tuple[float, float]]:
+def one_round(factory: str, files: tuple[Path, Path], rows: tuple[int, int]) -> dict[str, Cost]:
     """Each side over both numbers of rows, one after the other, so that all meet the same weather."""
     module = getattr(bench_models, factory)()
     extra = rows[1] - rows[0]
@@ -188,16 +207,17 @@ def ray_cluster() -> Iterator[None]:
         ray.shutdown()
 
 
-def report(factory: str, rounds: list[dict[str, tuple[float, float]]], console: Console) -> None:
+def report(factory: str, rounds: list[dict[str, Cost]], console: Console) -> None:
     """Medians over the rounds; the ratio is the median of each round's own ratio."""
     table = Table(title=f"{factory}: marginal cost a row, one worker, one thread, median of {len(rounds)}")
-    for heading in ("", "CPU us", "wall us", "CPU / bare", "range of the ratio"):
+    for heading in ("", "CPU us", "CPU / bare", "range of the ratio", "services us", "wall us"):
         table.add_column(heading, justify="left" if not heading else "right")
     for side in rounds[0]:
         ratios = [costs[side][0] / costs["bare torch loop"][0] for costs in rounds]
-        cpu, wall = (statistics.median(costs[side][part] for costs in rounds) for part in (0, 1))
+        cpu, wall, services = (statistics.median(costs[side][part] for costs in rounds) for part in range(3))
         spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
-        table.add_row(side, f"{cpu:.1f}", f"{wall:.1f}", f"{statistics.median(ratios):.3f}", spread)
+        ratio = f"{statistics.median(ratios):.3f}"
+        table.add_row(side, f"{cpu:.1f}", ratio, spread, f"{services:.1f}", f"{wall:.1f}")
     console.print(table)
 
 
