@@ -3,8 +3,8 @@
 Both sides label the same rows with the same model, batches and threads. Each runs over two numbers of rows,
 and the slope between them is its marginal cost a row, so that starting Ray and loading teachers do not count;
 the rows are indexed beforehand. CPU time is summed over the driver and the workers; what the services of a
-Ray cluster (raylet, GCS, agents) use meanwhile is shown beside it, because it is paid by the second and by the
-cluster, whatever runs there.
+Ray cluster (raylet, GCS, agents) use meanwhile is shown beside it, because it is paid by the second and by
+the cluster, whatever runs there.
 
     make bench            # the table, several rounds, medians
 """
