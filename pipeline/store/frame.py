@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from softcask.storage_schemas.errors import StoreError
 from softcask.storage_schemas.softmax import softmax
 
 if TYPE_CHECKING:
@@ -34,8 +35,12 @@ def soft_target_frame(
         labels_B: Class indices, -1 where a row has none.
         temperature: Probabilities at this T; None leaves logits.
     """
-    import pandas as pd
-
+    try:
+        import pandas as pd
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            "a frame needs pandas, which is not installed: pip install 'softcask[pandas]'"
+        ) from error
     names = [f"{name} (class)" if name in _OTHERS else name for name in class_names]
     labels = pd.Series(labels_B, dtype="Int32")
     labels[labels < 0] = pd.NA

@@ -122,6 +122,19 @@ class StoreObjects:
         names = (str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
         return sorted(name for name in names if not name.startswith(_TEMPORARY))
 
+    def refuse_below_a_file(self) -> None:
+        """Refuse a place where no folder can be made.
+
+        Raises:
+            StoreAccess: It, or a folder above it, is a file.
+        """
+        above = (self.local, *self.local.parents) if self.local is not None else ()
+        for place in above:
+            if place.exists() and not place.is_dir():
+                raise StoreAccess(
+                    f"{self.uri} cannot be a store: Not a directory: {place}. Name another place."
+                )
+
     def parts(self, folder: str) -> list[str]:
         """Names in `folder` that can be parts of a store; what else lies there is none of ours."""
         return [name for name in self.names(folder) if keys.is_name(name)]

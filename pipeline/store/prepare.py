@@ -34,6 +34,7 @@ def check_root(objects: StoreObjects, class_names: Sequence[str]) -> None:
     """
     data = objects.read_if_present(keys.ROOT)
     if data is None:
+        objects.refuse_below_a_file()
         if others := objects.names(""):
             raise StoreError(
                 f"{objects.uri} is no softcask store (it has no {keys.ROOT}) and is not empty: it holds "
