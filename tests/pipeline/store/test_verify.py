@@ -314,6 +314,9 @@ def test_a_malformed_store_never_ends_in_anything_but_a_report(made: MadeStore, 
         seen = set(problems(made))
         assert bool(seen) == bool(changed)
         documents = {key for key in changed if key.endswith(".json") and "zarr.json" not in key}
+        # Another whole root is told by the sealed generation alone, which may be spoilt too.
+        if made.objects.read(keys.ROOT) == SPOIL["a root"](b""):
+            documents -= {keys.ROOT}
         assert seen >= documents
     finally:
         for key in chosen:
