@@ -82,6 +82,7 @@ def test_an_empty_folder_and_one_with_a_killed_writers_temporary_become_stores(t
         if name == "begun":
             (tmp_path / name / ".tmp-softcask.json-0123").write_bytes(b"{")
         prepare_root(StoreObjects.at(str(tmp_path / name)), ["cat", "dog"])
+        assert (tmp_path / name / "softcask.json").is_file()
 
 
 def test_a_damaged_root_is_not_taken_for_none(objects: StoreObjects) -> None:
