@@ -94,6 +94,21 @@ def logits_group(name: str, segment: str, view: int) -> str:
     return f"{teacher(name)}/logits/{checked_name(segment)}/{view_name(view)}"
 
 
+def logits_part(name: str, segment: str, view: int, index: int) -> str:
+    """Logits of one unit, of a codec whose container is Parquet."""
+    return f"{logits_group(name, segment, view)}/part-{index:08d}.parquet"
+
+
+def codec_folder(name: str) -> str:
+    """Folder of what a teacher's codec keeps once."""
+    return f"{teacher(name)}/codec"
+
+
+def codec_array(name: str, array: str, crc: str) -> str:
+    """One array that a teacher's codec keeps once, named by its content."""
+    return f"{codec_folder(name)}/{checked_name(array)}-{crc}.npy"
+
+
 def stats_folder(name: str, segment: str, view: int) -> str:
     """Folder of a teacher's statistics over one segment and view."""
     return f"{teacher(name)}/stats/{checked_name(segment)}/{view_name(view)}"

@@ -139,11 +139,21 @@ class ObjectRecord(Part):
 
 
 class CodecSpec(Part):
-    """A codec as a store names it: enough to decode without a student's config."""
+    """A codec as a store names it: enough to decode without a student's config.
+
+    Attributes:
+        name: Kind of codec.
+        configuration: Its parameters.
+        container: Where its columns lie.
+        compression: Of a chunk in Zarr; Parquet's columns are always zstd.
+        arrays: What the codec keeps once (a basis, say), by name: `.npy` files below the teacher's `codec/`.
+    """
 
     name: Name
     configuration: dict[str, Any] = {}
     container: Literal["zarr", "parquet"] = "zarr"
+    compression: Literal["none", "blosc"] = "none"
+    arrays: dict[Name, ObjectRecord] = {}
 
 
 class RootManifest(Manifest):

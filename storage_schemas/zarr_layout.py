@@ -61,7 +61,7 @@ class ArrayLayout:
         return "/".join((self.column.name, "c", str(index), *("0" for _ in self.column.row_shape)))
 
     def metadata(self) -> bytes:
-        """The array's `zarr.json`; rows without logits read as NaN."""
+        """The array's `zarr.json`; rows without logits read as NaN, or 0 among integers."""
         row_shape = list(self.column.row_shape)
         checked = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
         sharding = {
@@ -81,7 +81,7 @@ class ArrayLayout:
                     "configuration": {"chunk_shape": [self.unit_rows, *row_shape]},
                 },
                 "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-                "fill_value": "NaN",
+                "fill_value": "NaN" if self.column.dtype.kind == "f" else 0,
                 "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
                 "attributes": {},
                 "dimension_names": list(self.column.dimension_names),
@@ -92,7 +92,7 @@ class ArrayLayout:
     def encode_shard(self, rows: NDArray[Any]) -> bytes:
         """One unit's rows `[n, *row_shape]`, n <= `unit_rows`, as a shard: chunks, their seal, their index.
 
-        Chunks that lie wholly beyond the rows are left out; the last one is filled up with NaN.
+        Chunks that lie wholly beyond the rows are left out; the last one is filled up with blank rows.
         """
         rows = np.ascontiguousarray(rows, dtype=self.column.dtype)
         chunks = self.unit_rows // self.chunk_rows
@@ -147,7 +147,7 @@ class ArrayLayout:
     def _filled(self, chunk: NDArray[Any]) -> NDArray[Any]:
         if len(chunk) == self.chunk_rows:
             return chunk
-        full = np.full((self.chunk_rows, *self.column.row_shape), np.nan, dtype=self.column.dtype)
+        full = self.column.blank(self.chunk_rows)
         full[: len(chunk)] = chunk
         return full
 

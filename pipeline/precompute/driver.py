@@ -23,10 +23,10 @@ from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.groups import Groups, group_teachers, pools
 from softcask.pipeline.precompute.record import Totals, record_run, versions
 from softcask.pipeline.precompute.results import Plan, Progress, Summary, TeacherPlan, TeacherSummary
-from softcask.pipeline.store.catalog import seal
 from softcask.pipeline.store.commit import committed_units
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.prepare import check_root, prepare_root, prepare_segment
+from softcask.pipeline.store.sealing import seal
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.teachers.checks import near_chance
 from softcask.pipeline.transfer_sets.base import TransferSet

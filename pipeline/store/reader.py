@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from softcask.pipeline.store import catalog
-from softcask.pipeline.store.layout import array_layouts
+from softcask.pipeline.store.layout import unit_objects
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.prepare import read_rows
 from softcask.pipeline.store.rows import Rows
@@ -292,13 +292,9 @@ class Store:
                 f"committed in {self.uri}; {missing} of its units are missing. Run `softcask precompute` "
                 "again to label them."
             )
-        start, stop = segment.unit_range(index)
-        group = keys.logits_group(teacher.name, segment.segment, view)
-        columns = {}
-        for name, layout in array_layouts(teacher, segment).items():
-            key = f"{group}/{layout.shard_key(index)}"
-            data = self.objects.read_recorded(self._record(commit, key))
-            columns[name] = layout.decode_shard(data, stop - start, key)
+        columns: _UnitColumns = {}
+        for part in unit_objects(teacher, segment, view, index):
+            columns |= part.decode(self.objects.read_recorded(self._record(commit, part.key)))
         return columns
 
 

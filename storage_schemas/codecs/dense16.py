@@ -8,14 +8,13 @@ beside it, for those who match raw logits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softcask.storage_schemas.codecs.base import Column, Decoded
+from softcask.storage_schemas.codecs.base import Arrays, Column, Columns, Container, Decoded
 from softcask.storage_schemas.errors import StoreError
 from softcask.storage_schemas.manifest import CodecSpec
 
@@ -27,22 +26,33 @@ class Dense16:
     """fp16 of `z - max(z)`, and `max(z)` in float32: 2 C + 4 bytes a row."""
 
     name: ClassVar[str] = "dense16"
-    temperatures: ClassVar[tuple[float, float]] = (0.5, 20.0)
+    container: ClassVar[Container] = "zarr"
+    keeps_logits: ClassVar[bool] = True
+    keeps_row_max: ClassVar[bool] = True
+
+    @property
+    def temperatures(self) -> tuple[float, float]:
+        """Those that the bound on KL was worked out for."""
+        return 0.5, 20.0
 
     @classmethod
-    def from_spec(cls, spec: CodecSpec) -> Self:
+    def from_spec(cls, spec: CodecSpec, arrays: Arrays | None = None) -> Self:
         """The codec that `spec` describes; it has no configuration.
 
         Raises:
             StoreError: There is a configuration, or another container than Zarr.
         """
-        if spec.configuration or spec.container != "zarr":
+        if spec.configuration or spec.arrays or spec.container != cls.container:
             raise StoreError(f"codec dense16 lies in Zarr without configuration; the store says {spec!r}")
         return cls()
 
     def to_spec(self) -> CodecSpec:
         """Name and container."""
-        return CodecSpec(name=self.name, container="zarr")
+        return CodecSpec(name=self.name, container=self.container)
+
+    def arrays(self) -> Arrays:
+        """Nothing is kept once."""
+        return {}
 
     def columns(self, num_classes: int) -> tuple[Column, ...]:
         """`logits` `[row, class]` in float16 and `row_max` `[row]` in float32."""
@@ -64,8 +74,8 @@ class Dense16:
         np.maximum(shifted_BC, _LEAST, out=shifted_BC)
         return {"logits": shifted_BC.astype("<f2"), "row_max": row_max_B.astype("<f4", copy=False)}
 
-    def decode(self, columns: Mapping[str, NDArray[Any]]) -> Decoded:
-        """Logits from `logits` `[B, C]` and `row_max` `[B]`."""
+    def decode(self, columns: Columns, temperature: float = 1.0) -> Decoded:
+        """Logits from `logits` `[B, C]` and `row_max` `[B]`, the same at any temperature."""
         return Decoded(
             shifted_BC=columns["logits"].astype(np.float32),
             row_max_B=columns["row_max"].astype(np.float32, copy=False),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from softcask.storage_schemas.codecs.base import Codec
+from softcask.storage_schemas.codecs.base import Arrays, Codec
 from softcask.storage_schemas.codecs.dense16 import Dense16
 from softcask.storage_schemas.errors import UnknownKind
 from softcask.storage_schemas.manifest import CodecSpec
@@ -21,11 +21,11 @@ def codec_named(name: str) -> type[Codec]:
     return CODECS[name]
 
 
-def codec_from(spec: CodecSpec) -> Codec:
-    """The codec that a manifest describes.
+def codec_from(spec: CodecSpec, arrays: Arrays | None = None) -> Codec:
+    """The codec that a manifest describes; see `Codec.from_spec`.
 
     Raises:
         UnknownKind: No such codec.
         StoreError: Its configuration does not fit.
     """
-    return codec_named(spec.name).from_spec(spec)
+    return codec_named(spec.name).from_spec(spec, arrays)

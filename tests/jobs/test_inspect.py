@@ -18,8 +18,8 @@ from tests.stores import MadeStore, all_objects, flip, sealed_store
 from tests.worlds import objects_of, write_rows
 from typer.testing import Result
 
-from softcask.pipeline.store.catalog import seal
 from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.sealing import seal
 
 Softcask = Callable[..., Result]
 NAMES = ("ant", "bee", "cow", "doe", "eel")

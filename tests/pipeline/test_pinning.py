@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from tests.stores import MadeStore, all_objects, overtaken, teacher_manifest
 
 from softcask.pipeline.pinning import pin
-from softcask.pipeline.store.catalog import seal
 from softcask.pipeline.store.commit import commit_unit, committed_units, read_commit
 from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.sealing import seal
 from softcask.pipeline.store.verify import verify
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.transfer_sets.base import RowBatch

@@ -13,10 +13,10 @@ import zarr
 from numpy.typing import NDArray
 from tests.stores import Killed, MadeStore, all_objects, flip, mortal, overtaken, teacher_manifest
 
-from softcask.pipeline.store.catalog import seal
 from softcask.pipeline.store.commit import commit_unit, committed_units, read_commit
 from softcask.pipeline.store.layout import array_layouts
 from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.sealing import seal
 from softcask.pipeline.store.verify import verify
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch

@@ -17,9 +17,10 @@ from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 from tests.stores import MadeStore, all_objects, flip, sealed_store
 
-from softcask.pipeline.store.catalog import newest_generation, seal
+from softcask.pipeline.store.catalog import newest_generation
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.reader import Store, open_store
+from softcask.pipeline.store.sealing import seal
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import (
     CorruptObject,

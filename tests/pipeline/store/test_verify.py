@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.stores import Killed, MadeStore, all_objects, flip, mortal, sealed_store, teacher_manifest
 
-from softcask.pipeline.store.catalog import seal
 from softcask.pipeline.store.layout import array_layouts
+from softcask.pipeline.store.sealing import seal
 from softcask.pipeline.store.verify import verify
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import StoreNotFound
