@@ -29,6 +29,14 @@ _ZEROS = b"00000000"
 _MAX_BYTES = 64 << 20
 
 
+def _later(default: Any) -> Any:
+    """A field that documents of before lack: left out where it holds its default, so that they keep their bytes.
+
+    What is derived from a document (checksums of receipts, metadata of arrays) thus stays as it was.
+    """
+    return Field(default, exclude_if=lambda value: value == default)
+
+
 class Part(BaseModel):
     """Base of everything inside a manifest."""
 
@@ -57,7 +65,7 @@ class Manifest(Part):
             key: Name of the object, for messages.
 
         Raises:
-            FormatTooNew: Written by a newer format than this softcask knows.
+            FormatTooNew: Written by a newer format than this softcask knows, or with fields that it does not.
             CorruptObject: Not JSON, checksum wrong, another document, or fields that do not fit.
         """
         body = _parse(data, key)
@@ -74,10 +82,23 @@ class Manifest(Part):
         try:
             return cls.model_validate(body)
         except ValidationError as error:
+            if unknown := _unknown_fields(error):
+                raise FormatTooNew(
+                    f"{key} is whole and holds fields that this softcask does not know: {', '.join(unknown)}. "
+                    "It was made by a newer one: upgrade softcask to read this store; nothing was changed."
+                ) from error
             problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise CorruptObject(
                 f"{key} does not hold what a {cls.softcask} document must: {problems}"
             ) from error
+
+
+def _unknown_fields(error: ValidationError) -> list[str]:
+    """Fields that no model has, if that is all that is wrong."""
+    found = error.errors()
+    if any(problem["type"] != "extra_forbidden" for problem in found):
+        return []
+    return [".".join(map(str, problem["loc"])) for problem in found]
 
 
 def _parse(data: bytes, key: str) -> dict[str, Any]:
@@ -152,8 +173,16 @@ class CodecSpec(Part):
     name: Name
     configuration: dict[str, Any] = {}
     container: Literal["zarr", "parquet"] = "zarr"
-    compression: Literal["none", "blosc"] = "none"
-    arrays: dict[Name, ObjectRecord] = {}
+    compression: Literal["none", "blosc"] = _later("none")
+    arrays: dict[Name, ObjectRecord] = _later({})
+
+
+class Fidelity(Part):
+    """How well a codec did on some rows: KL(teacher || decoded) at one temperature, in nats."""
+
+    temperature: float
+    mean: float
+    max: float
 
 
 class RootManifest(Manifest):
@@ -207,6 +236,9 @@ class TeacherManifest(Manifest):
         num_classes: Logits a row.
         batch_size: Rows a forward pass; fixed, because it changes the last bits.
         codec: How its logits are kept.
+        codec_request: What the run asked for, where the codec was chosen or fitted by that.
+        expected_fidelity: How well the codec did on rows that it was not fitted on.
+        stats: Whether each unit has a table of statistics.
         fingerprint: What identifies it, field by field.
         recorded: Facts that do not count: versions, digest of the factory's source.
     """
@@ -218,6 +250,9 @@ class TeacherManifest(Manifest):
     num_classes: Annotated[int, Field(ge=2, le=1 << 20)]
     batch_size: Annotated[int, Field(ge=1)]
     codec: CodecSpec
+    codec_request: dict[str, Any] = _later({})
+    expected_fidelity: tuple[Fidelity, ...] = _later(())
+    stats: bool = _later(True)
     fingerprint: dict[str, Any]
     recorded: dict[str, Any]
 
@@ -239,6 +274,7 @@ class UnitCommit(Manifest):
         labelled: Rows with a label among them.
         correct: Labelled rows whose top-1 is the label.
         row_max_range: Least and largest of the rows' largest logits; None where no row could be read.
+        fidelity: How well the codec did on a few of the rows, where that depends on them.
         objects: Everything written for it.
     """
 
@@ -252,6 +288,7 @@ class UnitCommit(Manifest):
     labelled: Count
     correct: Count
     row_max_range: tuple[float, float] | None
+    fidelity: tuple[Fidelity, ...] = _later(())
     objects: tuple[ObjectRecord, ...]
 
 
@@ -266,14 +303,30 @@ class TeacherTotals(Part):
     bytes: Count
 
 
+class Dropped(Part):
+    """What a store holds no more, though its objects stand until `gc` takes them.
+
+    Attributes:
+        teachers: Names that stand for nothing now; free again once `gc` has taken what they named.
+        segments: Appends of rows, likewise.
+        rows: Table of the sample ids that are dropped, whatever segment brings them; for good.
+    """
+
+    teachers: tuple[Name, ...] = ()
+    segments: tuple[Name, ...] = ()
+    rows: ObjectRecord | None = None
+
+
 class Generation(Manifest):
     """`catalog/GENERATION/generation.json`: a sealed state of the store.
 
     Attributes:
         generation: Its number, from 1.
-        tables: Tables of commits, this generation's and those it inherits, oldest first.
+        tables: Tables of commits, this generation's and those it inherits, oldest first; no unit stands in
+            them twice.
         manifests: Manifests and probes as they were when it was sealed, of teachers with commits.
         teachers: Totals by name.
+        dropped: What was taken out, and does not come back by sealing.
     """
 
     softcask: ClassVar[str] = "generation"
@@ -281,6 +334,7 @@ class Generation(Manifest):
     tables: tuple[ObjectRecord, ...]
     manifests: tuple[ObjectRecord, ...]
     teachers: dict[Name, TeacherTotals]
+    dropped: Dropped = _later(Dropped())
 
 
 class Pointer(Manifest):

@@ -94,10 +94,15 @@ def test_a_newer_format_is_known_even_where_it_checks_itself_otherwise() -> None
         RootManifest.from_bytes(data, "softcask.json")
 
 
+def test_a_whole_document_with_fields_of_later_times_sends_one_to_upgrade() -> None:
+    with pytest.raises(FormatTooNew, match=r"does not know: colour\. .*upgrade softcask"):
+        RootManifest.from_bytes(signed({**fields(ROOT), "colour": "red"}), "softcask.json")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"colour": "red"}, "colour"),
+        ({"colour": "red", "class_names": [1, 2]}, "colour"),
         ({"class_names": ["only one"]}, "class_names"),
         ({"class_names": [1, 2]}, "class_names"),
         ({"format_version": 0}, "format_version"),
