@@ -57,7 +57,7 @@ class _Watch:
         if not total:
             return ""
         return ", ".join(
-            f"{stage} {self._seconds[stage] / total:.0%}" for stage in ("read", "forward", "write")
+            f"{stage} {self._seconds[stage] / total:.0%}" for stage in ("read", "forward", "encode", "write")
         )
 
 

@@ -25,9 +25,11 @@ from softcask.pipeline.factories import add_to_path
 from softcask.pipeline.pinning import pin
 from softcask.pipeline.plan import Task
 from softcask.pipeline.store.catalog import read_contents
-from softcask.pipeline.store.commit import UnitRows, commit_unit, read_commit
+from softcask.pipeline.store.codecs import load_codec
+from softcask.pipeline.store.commit import UnitRows, commit_encoded, read_commit
+from softcask.pipeline.store.encoding import EncodedUnit, UnitEncoder
 from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.prepare import read_rows
+from softcask.pipeline.store.prepare import known_again, read_rows
 from softcask.pipeline.teachers.base import Teacher, TeacherOptions
 from softcask.pipeline.teachers.checks import check_logits
 from softcask.pipeline.transfer_sets.base import SourceOptions, TransferSet
@@ -47,7 +49,7 @@ class TaskReport:
     Attributes:
         task: The task.
         rows: Rows that now have logits, by teacher, in units this call committed.
-        seconds: Time spent to `read`, in `forward:TEACHER`, and to `write`.
+        seconds: Time spent to `read`, in `forward:TEACHER`, to `encode` and to `write`.
         device: Name of the device.
     """
 
@@ -92,6 +94,7 @@ class _Work:
     segment: SegmentManifest
     rows: UnitRows
     teachers: tuple[str, ...] = ()
+    unchanged: bool = False
     batches: Queue[NDArray[Any] | BaseException | None] = field(default_factory=lambda: Queue(_BATCHES_AHEAD))
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
@@ -113,6 +116,9 @@ class Labeller:
             ThreadPoolExecutor(1, name) for name in ("read", "run", "write")
         )
         self._teachers = self._forwarder.submit(self._load, recipe).result()
+        self._codecs = {
+            name: load_codec(self._objects, manifest) for name, manifest in self._manifests.items()
+        }
 
     def submit(self, task: Task) -> Future[TaskReport]:
         """Start a task; its report comes when all its units are committed.
@@ -156,6 +162,7 @@ class Labeller:
                 for name in work.task.teachers
                 if read_commit(self._objects, self._manifests[name], work.task.unit) is None
             )
+            work.unchanged = self._is_as_indexed(work.segment)
             positions_R = work.task.start + np.flatnonzero(work.rows.readable)
             batches = range(0, len(positions_R), self._batch_size) if work.teachers else ()
             for first in batches:
@@ -164,9 +171,17 @@ class Labeller:
                 inputs_B = self._read_batch(work, positions_R[first : first + self._batch_size])
                 work.seconds["read"] += time.perf_counter() - started
                 work.batches.put(inputs_B)
+            if work.unchanged and not self._is_as_indexed(work.segment):
+                raise TransferSetError(
+                    f"the transfer set changed while unit {work.task.unit} was read. Restore the data, or "
+                    "label the new data into another store; what is committed is safe."
+                )
             work.batches.put(None)
         except BaseException as error:  # handed to the thread that waits, which raises it
             work.batches.put(error)
+
+    def _is_as_indexed(self, segment: SegmentManifest) -> bool:
+        return self._source.unchanged() and known_again(self._objects, segment, self._source.describe())
 
     def _read_batch(self, work: _Work, positions_B: NDArray[np.int64]) -> NDArray[Any]:
         batch = self._source.read(positions_B)
@@ -176,8 +191,10 @@ class Labeller:
                 f"{self._row(work, positions_B[place])} could be read when it was indexed and cannot now: "
                 f"{reason}. Restore it and run again; what is committed is safe."
             )
-        expected_B = self._segments.hashes(work.task.segment)[positions_B]
-        differ = np.flatnonzero(content_hashes(batch.inputs_B) != expected_B)
+        # Of a source that is known to be as it was, one row a batch tells whether rows were mixed up.
+        looked_at = slice(0, 1 if work.unchanged else None)
+        expected_B = self._segments.hashes(work.task.segment)[positions_B[looked_at]]
+        differ = np.flatnonzero(content_hashes(batch.inputs_B[looked_at]) != expected_B)
         if differ.size:
             raise TransferSetError(
                 f"{self._row(work, positions_B[differ[0]])} is not what it was when it was indexed "
@@ -197,32 +214,37 @@ class Labeller:
 
     def _forward(self, work: _Work, done: Future[TaskReport]) -> None:
         try:
-            logits = self._run_teachers(work)
+            encoded = self._run_teachers(work)
         except BaseException as error:
             for _ in _until_end(work.batches):
                 pass  # the reader must not wait for ever on a full queue
             done.set_exception(error)
             return
-        self._writer.submit(self._write, work, logits, done)
+        self._writer.submit(self._write, work, encoded, done)
 
-    def _run_teachers(self, work: _Work) -> dict[str, NDArray[np.float32]]:
+    def _run_teachers(self, work: _Work) -> dict[str, EncodedUnit]:
         ids = [
             name for name, readable in zip(work.rows.sample_ids, work.rows.readable, strict=True) if readable
         ]
-        logits: dict[str, NDArray[np.float32]] = {}
+        encoders: dict[str, UnitEncoder] = {}
         first = 0
         for inputs_B in _until_end(work.batches, raising=True):
             self._refuse_if_closed(work)
             stop = first + len(inputs_B)
-            logits = logits or self._room(work, len(ids))
-            for name, logits_RC in logits.items():
-                logits_RC[first:stop] = self._checked_logits(work, name, inputs_B, ids[first:stop])
+            encoders = encoders or self._encoders(work, len(ids))
+            for name, encoder in encoders.items():
+                logits_BC = self._checked_logits(work, name, inputs_B, ids[first:stop])
+                started = time.perf_counter()
+                encoder.add(logits_BC)
+                work.seconds["encode"] += time.perf_counter() - started
             first = stop
-        return logits or self._room(work, 0)  # a unit whose rows are all quarantined is committed too
+        # A unit whose rows are all quarantined is committed too.
+        return {name: encoder.finish() for name, encoder in (encoders or self._encoders(work, 0)).items()}
 
-    def _room(self, work: _Work, rows: int) -> dict[str, NDArray[np.float32]]:
+    def _encoders(self, work: _Work, rows: int) -> dict[str, UnitEncoder]:
         return {
-            name: np.empty((rows, self._manifests[name].num_classes), np.float32) for name in work.teachers
+            name: UnitEncoder(self._codecs[name], rows=rows, num_classes=self._manifests[name].num_classes)
+            for name in work.teachers
         }
 
     def _checked_logits(
@@ -235,13 +257,14 @@ class Labeller:
         check_logits(logits_BC, num_classes=classes, teacher=name, unit=work.task.unit, sample_ids=sample_ids)
         return logits_BC
 
-    def _write(self, work: _Work, logits: dict[str, NDArray[np.float32]], done: Future[TaskReport]) -> None:
+    def _write(self, work: _Work, encoded: dict[str, EncodedUnit], done: Future[TaskReport]) -> None:
         try:
             started = time.perf_counter()
-            rows = {
-                name: commit_unit(self._objects, self._manifests[name], work.rows, logits_RC).rows
-                for name, logits_RC in logits.items()
+            commits = {
+                name: commit_encoded(self._objects, self._manifests[name], work.rows, unit)
+                for name, unit in encoded.items()
             }
+            rows = {name: commit.rows for name, commit in commits.items()}
             work.seconds["write"] = time.perf_counter() - started
             done.set_result(
                 TaskReport(task=work.task, rows=rows, seconds=dict(work.seconds), device=self._device())

@@ -16,21 +16,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from softcask.pipeline.store.layout import array_layouts
+from softcask.pipeline.store.codecs import load_codec
+from softcask.pipeline.store.encoding import EncodedUnit, encode_unit
+from softcask.pipeline.store.layout import UnitObject, unit_objects
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.publishing import publish_table
 from softcask.storage_schemas import keys
-from softcask.storage_schemas.codecs.registry import codec_from
+from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch
 from softcask.storage_schemas.fingerprint import canonical, differences, digest
-from softcask.storage_schemas.manifest import ObjectRecord, SegmentManifest, TeacherManifest, UnitCommit
+from softcask.storage_schemas.manifest import (
+    Fidelity,
+    ObjectRecord,
+    SegmentManifest,
+    TeacherManifest,
+    UnitCommit,
+)
 from softcask.storage_schemas.stats import stats_table
-from softcask.storage_schemas.zarr_layout import ArrayLayout
 
 _ONE_TEACHER = {"float32": 5e-3, "float16": 1e-2, "bfloat16": 5e-2}
 """By the dtype that a teacher computes in: how far any value of two passes of it may be apart, in standard
 deviations of its logits. What other devices and kernels do to one set of weights, as the probe allows it."""
 
+_BLOCK_ROWS = 2048
 _ROUNDS = 5
 """Attempts to end a race over damaged objects; each ends in one as a rule."""
 
@@ -95,7 +103,14 @@ def read_commit(objects: StoreObjects, teacher: TeacherManifest, unit: str) -> U
 def commit_unit(
     objects: StoreObjects, teacher: TeacherManifest, rows: UnitRows, logits_RC: NDArray[np.float32]
 ) -> UnitCommit:
-    """Encode the logits of a unit's readable rows `[R, C]`, publish them, and write the receipt.
+    """Encode the logits of a unit's readable rows `[R, C]` and commit them; see `commit_encoded`."""
+    return commit_encoded(objects, teacher, rows, encode_unit(load_codec(objects, teacher), logits_RC))
+
+
+def commit_encoded(
+    objects: StoreObjects, teacher: TeacherManifest, rows: UnitRows, encoded: EncodedUnit
+) -> UnitCommit:
+    """Publish the columns of a unit's readable rows, and write the receipt.
 
     Returns:
         The receipt in the store: this call's, or the one that another writer got there first with.
@@ -106,14 +121,13 @@ def commit_unit(
         CorruptObject: The filesystem gives back other bytes than it took.
         Whatever is raised, nothing of this unit counts as committed by this call.
     """
-    columns = _scattered(codec_from(teacher.codec).encode(logits_RC), rows.readable)
     for _ in range(_ROUNDS):
         # What a receipt describes is not to be touched any more, least of all by a pass that differs from it.
         standing = read_commit(objects, teacher, rows.unit)
         if standing is not None and _stand(objects, standing.objects):
             _refuse_if_pinned_anew(objects, teacher)
             return standing
-        receipt, fresh = _publish_objects(objects, teacher, rows, columns, logits_RC)
+        receipt, fresh = _publish_objects(objects, teacher, rows, encoded)
         # Names that were taken may have been mended, by several writers at once. Each goes on until the
         # receipt that stands describes the objects that stand, whoever put them there.
         if not fresh and not _stand(objects, receipt.objects):
@@ -130,18 +144,20 @@ def commit_unit(
 
 
 def _publish_objects(
-    objects: StoreObjects,
-    teacher: TeacherManifest,
-    rows: UnitRows,
-    columns: Mapping[str, NDArray[Any]],
-    logits_RC: NDArray[np.float32],
+    objects: StoreObjects, teacher: TeacherManifest, rows: UnitRows, encoded: EncodedUnit
 ) -> tuple[UnitCommit, bool]:
     """A receipt of the unit's objects, and whether all their names were free."""
-    records, columns, fresh = _publish_columns(objects, teacher, rows, columns, logits_RC)
-    stats = _stats(teacher, rows, columns)
-    key = keys.stats_part(teacher.name, rows.segment.segment, rows.view, rows.index)
-    record, was_free = publish_table(objects, key, stats)
-    return _receipt(teacher, rows, columns, stats, [*records, record]), fresh and was_free
+    records, columns, fresh = _publish_columns(objects, teacher, rows, encoded.columns)
+    correct_R = encoded.top_R == rows.labels[rows.readable]
+    if teacher.stats:
+        stats = _stats(load_codec(objects, teacher), rows, columns)
+        key = keys.stats_part(teacher.name, rows.segment.segment, rows.view, rows.index)
+        record, was_free = publish_table(objects, key, stats)
+        records, fresh = [*records, record], fresh and was_free
+        # What stands may be another pass's, which may see a tie otherwise.
+        top_R = pc.list_element(stats["top_classes"], 0).to_numpy()
+        correct_R = top_R == rows.labels[rows.readable]
+    return _receipt(teacher, rows, columns, int(correct_R.sum()), encoded.fidelity, records), fresh
 
 
 def _refuse_if_pinned_anew(objects: StoreObjects, teacher: TeacherManifest) -> None:
@@ -190,71 +206,70 @@ def _stand(objects: StoreObjects, records: Sequence[ObjectRecord]) -> bool:
     return True
 
 
-def _scattered(columns: Mapping[str, NDArray[Any]], readable: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
-    """Columns over all rows of the unit; quarantined ones hold NaN."""
-    if readable.all():
-        return dict(columns)
-    spread = {}
-    for name, values in columns.items():
-        spread[name] = np.full((len(readable), *values.shape[1:]), np.nan, dtype=values.dtype)
-        spread[name][readable] = values
-    return spread
-
-
 def _publish_columns(
     objects: StoreObjects,
     teacher: TeacherManifest,
     rows: UnitRows,
     columns: Mapping[str, NDArray[Any]],
-    logits_RC: NDArray[np.float32],
 ) -> tuple[list[ObjectRecord], dict[str, NDArray[Any]], bool]:
-    """Publish a shard a column; where one stands already and is this teacher's, that one counts.
+    """Publish the unit's objects; where one stands already and is this teacher's, that one counts.
 
     Returns:
-        Records of the shards, the values in them, and whether all their names were free.
+        Records of the objects, the values in them, and whether all their names were free.
     """
-    group = keys.logits_group(teacher.name, rows.segment.segment, rows.view)
-    records, final, fresh = [], {}, True
-    for name, layout in array_layouts(teacher, rows.segment).items():
-        key = f"{group}/{layout.shard_key(rows.index)}"
-        values, data = columns[name], layout.encode_shard(columns[name])
-        if not objects.publish(key, data):
-            fresh, standing = False, objects.read(key)
-            adopted = _decoded(layout, standing, len(values), key)
-            if adopted is not None and _by_one_teacher(teacher, adopted, values, logits_RC):
-                values, data = adopted, standing
-            else:
-                objects.replace(key, data)
-        final[name] = values
-        records.append(ObjectRecord.of(key, data))
+    parts = unit_objects(teacher, rows.segment, rows.view, rows.index)
+    exact = all(column.dtype.kind == "f" for part in parts for column in part.columns)
+    records, final, fresh = [], dict(columns), True
+    for part in parts:
+        data = part.encode(columns, rows.readable)
+        if not objects.publish(part.key, data):
+            fresh, standing = False, objects.read(part.key)
+            # Codes and their scales belong together: of a codec that has such, only equal bytes are taken.
+            adopted = _decoded(part, standing, rows.readable) if exact and standing != data else None
+            if adopted is not None and _by_one_teacher(objects, teacher, adopted, columns):
+                final |= adopted
+                data = standing
+            elif standing != data:
+                objects.replace(part.key, data)
+        records.append(ObjectRecord.of(part.key, data))
     return records, final, fresh
 
 
-def _decoded(layout: ArrayLayout, data: bytes, rows: int, key: str) -> NDArray[Any] | None:
+def _decoded(part: UnitObject, data: bytes, readable: NDArray[np.bool_]) -> dict[str, NDArray[Any]] | None:
+    """Values of the readable rows, if it decodes and holds those and no others."""
     try:
-        return layout.decode_shard(data, rows, key)
+        found = part.decode(data)
     except CorruptObject:
         return None
+    if any(not np.isnan(values[~readable]).all() for values in found.values()):
+        return None
+    return {name: values[readable] for name, values in found.items()}
 
 
 def _by_one_teacher(
-    teacher: TeacherManifest, found: NDArray[Any], computed: NDArray[Any], logits_RC: NDArray[np.float32]
+    objects: StoreObjects,
+    teacher: TeacherManifest,
+    found: Mapping[str, NDArray[Any]],
+    computed: Mapping[str, NDArray[Any]],
 ) -> bool:
-    """Whether two columns are of the same rows and weights; other kernels and devices change last bits.
+    """Whether columns are of the same rows and weights; other kernels and devices change last bits.
 
     A name is free to be pinned anew until a unit is committed, so whole shards of another teacher may lie
     under it, and retrained weights give much the same logits: no single value may be off by more.
     """
-    known = ~np.isnan(computed)
-    if not np.array_equal(~np.isnan(found), known):
-        return False
-    if not np.isfinite(known_found := found[known]).all():
-        return False
     tolerance = _ONE_TEACHER.get(str(teacher.fingerprint.get("dtype")), _ONE_TEACHER["float32"])
-    larger = np.maximum(np.abs(known_found), np.abs(computed[known]))
+    decoded = load_codec(objects, teacher).decode(computed)
+    spread = _spread(decoded.shifted_BC + decoded.row_max_B[:, None])
+    return all(_near(values, computed[name], tolerance * spread) for name, values in found.items())
+
+
+def _near(found: NDArray[Any], computed: NDArray[Any], tolerance: float) -> bool:
+    if not np.isfinite(found).all():
+        return False
+    larger = np.maximum(np.abs(found), np.abs(computed))
     # Equal logits are rounded equally; those a last bit apart may be a whole step of the stored type apart.
-    allowed = tolerance * _spread(logits_RC) + (larger - np.nextafter(larger, 0)).astype(np.float64)
-    return bool((np.abs(known_found.astype(np.float64) - computed[known]) <= allowed).all())
+    allowed = tolerance + (larger - np.nextafter(larger, 0)).astype(np.float64)
+    return bool((np.abs(found.astype(np.float64) - computed) <= allowed).all())
 
 
 def _spread(logits_RC: NDArray[np.float32]) -> float:
@@ -264,37 +279,42 @@ def _spread(logits_RC: NDArray[np.float32]) -> float:
     return max(float(logits_RC.std(dtype=np.float64)), 1e-3 * float(np.abs(logits_RC).max()))
 
 
-def _stats(teacher: TeacherManifest, rows: UnitRows, columns: Mapping[str, NDArray[Any]]) -> pa.Table:
+def _stats(codec: Codec, rows: UnitRows, columns: Mapping[str, NDArray[Any]]) -> pa.Table:
+    """Statistics of the rows as stored, in blocks: decoded, a unit may be far larger than it is stored."""
     first, _ = rows.segment.unit_range(rows.index)
     kept = np.flatnonzero(rows.readable)
-    return stats_table(
-        codec_from(teacher.codec).decode({name: values[kept] for name, values in columns.items()}),
-        rows_B=first + kept,
-        sample_ids=[rows.sample_ids[int(place)] for place in kept],
-        labels_B=rows.labels[kept],
-    )
+    blocks = [
+        stats_table(
+            codec.decode({name: values[block] for name, values in columns.items()}),
+            rows_B=first + kept[block],
+            sample_ids=[rows.sample_ids[int(place)] for place in kept[block]],
+            labels_B=rows.labels[kept[block]],
+        )
+        for block in (slice(start, start + _BLOCK_ROWS) for start in range(0, max(len(kept), 1), _BLOCK_ROWS))
+    ]
+    return pa.concat_tables(blocks).combine_chunks()
 
 
 def _receipt(
     teacher: TeacherManifest,
     rows: UnitRows,
     columns: Mapping[str, NDArray[Any]],
-    stats: pa.Table,
+    correct: int,
+    fidelity: tuple[Fidelity, ...],
     records: Sequence[ObjectRecord],
 ) -> UnitCommit:
     start, stop = rows.segment.unit_range(rows.index)
-    labels = stats["label"].fill_null(-1).to_numpy()
-    top = pc.list_element(stats["top_classes"], 0).to_numpy()
-    row_max = columns["row_max"][rows.readable]
+    row_max = columns.get("row_max", np.empty(0))
     return UnitCommit(
         teacher=teacher.name,
         unit=rows.unit,
         fingerprint=digest(teacher.fingerprint),
         start=start,
         stop=stop,
-        rows=len(stats),
-        labelled=int((labels >= 0).sum()),
-        correct=int((labels == top).sum()),
+        rows=int(rows.readable.sum()),
+        labelled=int((rows.labels[rows.readable] >= 0).sum()),
+        correct=correct,
         row_max_range=(float(row_max.min()), float(row_max.max())) if len(row_max) else None,
+        fidelity=fidelity,
         objects=tuple(records),
     )

@@ -124,7 +124,7 @@ def prepare_segment(
         f"segment {segment} of {objects.uri} was made otherwise",
         f"Set these back, or {_elsewhere(objects)}.",
     )
-    if not _known_again(objects, standing, source):
+    if not known_again(objects, standing, source):
         _refuse_other_rows(objects, standing, index())
         _remember(objects, standing, source)
     return standing
@@ -144,7 +144,8 @@ def _facts(segment: SegmentManifest, source: dict[str, Any]) -> bytes:
     return SourceFacts(segment=segment.segment, table=segment.table, source=canonical(source)).to_bytes()
 
 
-def _known_again(objects: StoreObjects, segment: SegmentManifest, source: dict[str, Any]) -> bool:
+def known_again(objects: StoreObjects, segment: SegmentManifest, source: dict[str, Any]) -> bool:
+    """Whether a source says of itself what it said when the segment was last compared with it, row by row."""
     return objects.read_if_present(keys.source_facts(segment.segment)) == _facts(segment, source)
 
 

@@ -53,6 +53,7 @@ class ArrayRows:
         ids: Sample ids `[rows]`; without them, `id_prefix` and the position make one.
         id_prefix: Start of made ids.
         facts: What `describe` answers.
+        look_again: Finds the facts as they are now.
     """
 
     rows: int
@@ -63,6 +64,7 @@ class ArrayRows:
     ids: Lazy[Sequence[str]] | None = None
     id_prefix: str = ""
     facts: Mapping[str, Any]
+    look_again: Callable[[], Mapping[str, Any]]
 
     def __len__(self) -> int:
         """Rows, readable or not."""
@@ -93,6 +95,13 @@ class ArrayRows:
     def describe(self) -> dict[str, Any]:
         """Names, sizes, modification times and options as they were when the source was opened."""
         return dict(self.facts)
+
+    def unchanged(self) -> bool:
+        """Whether the files still have the sizes and modification times that they were opened with."""
+        try:
+            return self.look_again() == self.facts
+        except TransferSetError:
+            return False
 
 
 def checked_rows(shape: tuple[int, ...], dtype: np.dtype[Any], place: str) -> None:

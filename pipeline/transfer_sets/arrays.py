@@ -67,6 +67,7 @@ class ArraysOptions(SourceOptions):
             ids=self._ids(rows),
             id_prefix=prefix,
             facts=self._facts(prefix),
+            look_again=partial(self._facts, prefix),
         )
 
     def _classes(self, rows: int) -> Lazy[NDArray[np.int64]] | None:

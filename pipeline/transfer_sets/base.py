@@ -66,6 +66,9 @@ class TransferSet(Protocol):
         that rows need not be indexed again.
         """
 
+    def unchanged(self) -> bool:
+        """Whether the source still is what `describe` says; False where only reading could tell."""
+
 
 class SourceOptions(Options):
     """Base of a source's section `[transfer_set]`.

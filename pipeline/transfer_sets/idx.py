@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,12 +47,10 @@ class IdxOptions(SourceOptions):
         """
         images = read_header(self.images)
         checked_rows(images.shape, images.dtype, images.place)
-        files = {"images": file_facts(self.images)}
         classes = None
         if self.labels is not None:
             labels = read_header(self.labels)
             checked_labels(labels.shape, labels.dtype, labels.place, rows=images.shape[0])
-            files["labels"] = file_facts(self.labels)
             classes = Lazy(partial(_load_labels, labels))
         prefix = self.id_prefix or default_prefix(self.images)
         return ArrayRows(
@@ -62,8 +60,14 @@ class IdxOptions(SourceOptions):
             inputs=Lazy(images.load),
             classes=classes,
             id_prefix=prefix,
-            facts={"kind": self.kind, "files": files, "id_prefix": prefix},
+            facts=self._facts(prefix),
+            look_again=partial(self._facts, prefix),
         )
+
+    def _facts(self, prefix: str) -> dict[str, Any]:
+        named = {"images": self.images, "labels": self.labels}
+        files = {role: file_facts(url) for role, url in named.items() if url is not None}
+        return {"kind": self.kind, "files": files, "id_prefix": prefix}
 
 
 def default_prefix(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
@@ -196,7 +197,7 @@ def test_units_come_back_in_order_with_the_logits_of_their_rows(world: World, tm
         (unit, {"a": UNIT_ROWS}) for unit in range(UNITS)
     ]
     assert world.teacher.batches == list(range(0, UNITS * UNIT_ROWS, BATCH))
-    assert set(reports[0].seconds) == {"read", "forward:a", "write"}
+    assert set(reports[0].seconds) == {"read", "forward:a", "encode", "write"}
     inputs = np.load(tmp_path / "inputs.npy").reshape(UNITS * UNIT_ROWS, -1)[:, :CLASSES]
     found = open_store(world.objects.uri, allow_partial=True).logits("a", np.arange(len(inputs)))
     # float16 has 11 significant bits of the distance to the row's maximum, which is some hundreds at most.
@@ -238,8 +239,34 @@ def test_a_forward_pass_that_fails_sets_a_reader_free_that_stands_before_a_full_
     assert world.committed == [0, 1]
 
 
+def test_rows_that_change_while_a_unit_is_read_end_that_unit(world: World, tmp_path: Path) -> None:
+    inputs = tmp_path / "inputs.npy"
+
+    def touch_at_last(first: int) -> None:
+        if first == 2 * UNIT_ROWS - BATCH:
+            os.utime(inputs, ns=(1, 1))
+
+    world.source.on_read = touch_at_last
+    good, bad = world.submit(0, 1)
+    assert good.result(LONG).rows == {"a": UNIT_ROWS}
+    with pytest.raises(TransferSetError, match="changed while unit s0000-v0000-00000001 was read"):
+        bad.result(LONG)
+    assert world.committed == [0]
+
+
+def test_every_row_is_looked_at_where_the_source_is_not_known_to_be_as_it_was(
+    world: World, tmp_path: Path
+) -> None:
+    changed = np.load(tmp_path / "inputs.npy", mmap_mode="r+")
+    changed[UNIT_ROWS + 3] += 1  # in the middle of a batch
+    changed.flush()
+    os.utime(tmp_path / "inputs.npy", ns=(1, 1))
+    with pytest.raises(TransferSetError, match=rf"row {UNIT_ROWS + 3} .* is not what it was"):
+        world.submit(1)[0].result(LONG)
+
+
 def test_a_write_that_fails_ends_its_own_unit_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit, failed = label.commit_unit, []
+    commit, failed = label.commit_encoded, []
 
     def fail_once(objects: Any, teacher: Any, rows: Any, logits_RC: Any) -> Any:
         if rows.index == 1 and not failed:
@@ -247,7 +274,7 @@ def test_a_write_that_fails_ends_its_own_unit_alone(world: World, monkeypatch: p
             raise StoreAccess("no space left")
         return commit(objects, teacher, rows, logits_RC)
 
-    monkeypatch.setattr(label, "commit_unit", fail_once)
+    monkeypatch.setattr(label, "commit_encoded", fail_once)
     good, bad, after, again = world.submit(0, 1, 2, 1)
     with pytest.raises(StoreAccess, match="no space left"):
         bad.result(LONG)
@@ -278,7 +305,7 @@ def test_closing_gives_up_at_the_next_batch_and_resolves_every_report(world: Wor
 def test_closing_still_commits_a_unit_that_is_being_written(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit, writing, forwarding = label.commit_unit, threading.Event(), threading.Event()
+    commit, writing, forwarding = label.commit_encoded, threading.Event(), threading.Event()
 
     def hold_write(*arguments: Any) -> Any:
         writing.set()
@@ -290,7 +317,7 @@ def test_closing_still_commits_a_unit_that_is_being_written(
             forwarding.set()
             assert world.labeller._closed.wait(LONG)
 
-    monkeypatch.setattr(label, "commit_unit", hold_write)
+    monkeypatch.setattr(label, "commit_encoded", hold_write)
     world.teacher.on_batch = hold_unit_1
     first, second = world.submit(0, 1)
     wait(writing)

@@ -104,9 +104,12 @@ class TransferSetContract(ABC):
 
     def test_its_description_changes_with_the_file(self, source: TransferSet, tmp_path: Path) -> None:
         options = self.options(tmp_path)
-        described = options.open().describe()
+        opened = options.open()
+        described = opened.describe()
+        assert opened.unchanged()
         self.change(tmp_path)
         assert options.open().describe() != described
+        assert not opened.unchanged()
 
     def _assert_same(self, one: TransferSet, other: TransferSet) -> None:
         rows = np.arange(len(other))

@@ -1,0 +1,90 @@
+"""Encode a unit batch by batch, so that its logits never stand in memory as a whole.
+
+A unit of a language model's logits would take gigabytes before the codec and megabytes after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softcask.storage_schemas.codecs.base import Codec
+from softcask.storage_schemas.codecs.fidelity import TEMPERATURES, divergence
+from softcask.storage_schemas.manifest import Fidelity
+
+MONITORED_ROWS = 32
+"""Rows of each unit whose logits are kept until the end, to see how well the codec did on them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedUnit:
+    """A unit's logits as its codec keeps them.
+
+    Attributes:
+        columns: By name, `[R, *row_shape]`, of the R rows that have logits.
+        top_R: Their most probable class; ties go to the lower one.
+        fidelity: KL(teacher || decoded) on a few rows; empty where the codec is exact enough by construction.
+    """
+
+    columns: Mapping[str, NDArray[Any]]
+    top_R: NDArray[np.int64]
+    fidelity: tuple[Fidelity, ...]
+
+
+class UnitEncoder:
+    """Takes the batches of one unit in order."""
+
+    def __init__(self, codec: Codec, *, rows: int, num_classes: int) -> None:
+        """Begin a unit of `rows` rows that have logits."""
+        self._codec, self._num_classes = codec, num_classes
+        self._columns: list[dict[str, NDArray[Any]]] = []
+        self._top: list[NDArray[np.int64]] = []
+        self._done = 0
+        watched = min(rows, MONITORED_ROWS) if codec.arrays() or not codec.keeps_logits else 0
+        self._watched = np.linspace(0, rows - 1, watched).astype(np.int64)
+        self._kept: list[NDArray[np.float32]] = []
+
+    def add(self, logits_BC: NDArray[np.float32]) -> None:
+        """Encode the next batch: finite float32 `[B, C]`."""
+        self._columns.append(self._codec.encode(logits_BC))
+        self._top.append(logits_BC.argmax(axis=1))
+        first, stop = np.searchsorted(self._watched, [self._done, self._done + len(logits_BC)])
+        self._kept.append(logits_BC[self._watched[first:stop] - self._done])
+        self._done += len(logits_BC)
+
+    def finish(self) -> EncodedUnit:
+        """All batches as one."""
+        if not self._columns:
+            self.add(np.empty((0, self._num_classes), dtype=np.float32))
+        columns = {name: np.concatenate([part[name] for part in self._columns]) for name in self._columns[0]}
+        return EncodedUnit(columns=columns, top_R=np.concatenate(self._top), fidelity=self._fidelity(columns))
+
+    def _fidelity(self, columns: Mapping[str, NDArray[Any]]) -> tuple[Fidelity, ...]:
+        if not len(self._watched):
+            return ()
+        logits_KC = np.concatenate(self._kept)
+        some = {name: values[self._watched] for name, values in columns.items()}
+        least, most = self._codec.temperatures
+        return tuple(
+            _fidelity(logits_KC, self._codec.decode(some, temperature).shifted_BC, temperature)
+            for temperature in TEMPERATURES
+            if least <= temperature <= most
+        )
+
+
+def encode_unit(codec: Codec, logits_RC: NDArray[np.float32]) -> EncodedUnit:
+    """A whole unit at once; for one that is small, or in memory already."""
+    encoder = UnitEncoder(codec, rows=len(logits_RC), num_classes=logits_RC.shape[1])
+    encoder.add(logits_RC)
+    return encoder.finish()
+
+
+def _fidelity(
+    logits_KC: NDArray[np.float32], decoded_KC: NDArray[np.float32], temperature: float
+) -> Fidelity:
+    kl_K = divergence(logits_KC, decoded_KC, temperature)
+    return Fidelity(temperature=temperature, mean=float(kl_K.mean()), max=float(kl_K.max()))
