@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softcask.storage_schemas.codecs.base import Arrays, Column, Columns, Container, Decoded
-from softcask.storage_schemas.errors import StoreError
+from softcask.storage_schemas.codecs.half import below_maximum, from_half, row_blocks, to_half
+from softcask.storage_schemas.errors import CorruptObject, StoreError
 from softcask.storage_schemas.manifest import CodecSpec
 
-_LEAST = np.float32(np.finfo(np.float16).min)
+_NEGATIVE_INFINITY = 0xFC00
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +69,31 @@ class Dense16:
 
     def encode(self, logits_BC: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """Columns of finite float32 logits `[B, C]`; nothing is kept as more than 65504 below the maximum."""
-        row_max_B = logits_BC.max(axis=1)
-        with np.errstate(over="ignore"):  # a range beyond float32 is cut with what is beyond float16
-            shifted_BC = logits_BC - row_max_B[:, None]
-        np.maximum(shifted_BC, _LEAST, out=shifted_BC)
-        return {"logits": shifted_BC.astype("<f2"), "row_max": row_max_B.astype("<f4", copy=False)}
+        half_BC = np.empty(logits_BC.shape, dtype="<f2")
+        row_max_B = np.empty(len(logits_BC), dtype="<f4")
+        for rows in row_blocks(*logits_BC.shape):
+            shifted_bC, row_max_B[rows] = below_maximum(logits_BC[rows])
+            half_BC[rows] = to_half(shifted_bC)
+        return {"logits": half_BC, "row_max": row_max_B}
 
     def decode(self, columns: Columns, temperature: float = 1.0) -> Decoded:
-        """Logits from `logits` `[B, C]` and `row_max` `[B]`, the same at any temperature."""
-        return Decoded(
-            shifted_BC=columns["logits"].astype(np.float32),
-            row_max_B=columns["row_max"].astype(np.float32, copy=False),
-        )
+        """Logits from `logits` `[B, C]` and `row_max` `[B]`, the same at any temperature.
+
+        Raises:
+            CorruptObject: A row is not finite, or its largest logit is not 0.
+        """
+        half_BC, row_max_B = columns["logits"], columns["row_max"]
+        shifted_BC = np.empty(half_BC.shape, dtype=np.float32)
+        sound = bool(np.isfinite(row_max_B).all())
+        for rows in row_blocks(*half_BC.shape):
+            sound = sound and _is_below_maximum(half_BC[rows])
+            from_half(half_BC[rows], out=shifted_BC[rows])
+        if not sound:
+            raise CorruptObject("logits of dense16 are not finite with a largest one of 0; they are damaged")
+        return Decoded(shifted_BC=shifted_BC, row_max_B=row_max_B.astype(np.float32, copy=False))
+
+
+def _is_below_maximum(half_BC: NDArray[np.float16]) -> bool:
+    # As integers: the sign is the highest bit, and -inf and NaN lie beyond every finite number.
+    largest_B = half_BC.view(np.int16).max(axis=1)
+    return not largest_B.any() and bool(half_BC.view(np.uint16).max() < _NEGATIVE_INFINITY)

@@ -11,7 +11,7 @@ from tests.storage_schemas.codecs.contract import CodecContract
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.codecs.dense16 import Dense16
 from softcask.storage_schemas.codecs.registry import codec_from, codec_named
-from softcask.storage_schemas.errors import StoreError, UnknownKind
+from softcask.storage_schemas.errors import CorruptObject, StoreError, UnknownKind
 from softcask.storage_schemas.manifest import CodecSpec
 
 CODEC = Dense16()
@@ -153,3 +153,15 @@ def test_a_codec_that_is_unknown_or_configured_otherwise_is_refused() -> None:
     ):
         with pytest.raises(StoreError, match="dense16"):
             codec_from(spec)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1.0, -1.0])
+def test_what_no_encoder_writes_is_damage(bad: float) -> None:
+    columns = CODEC.encode(np.zeros((3, 4), dtype=np.float32))
+    columns["logits"][1] = bad
+    with pytest.raises(CorruptObject, match="dense16"):
+        CODEC.decode(columns)
+    columns = CODEC.encode(np.zeros((3, 4), dtype=np.float32))
+    columns["row_max"][2] = np.nan
+    with pytest.raises(CorruptObject, match="dense16"):
+        CODEC.decode(columns)
