@@ -140,6 +140,11 @@ def generation_commits(number: int, crc: str) -> str:
     return f"catalog/{number:08d}/commits-{crc}.parquet"
 
 
+def dropped_rows(number: int, crc: str) -> str:
+    """Table of the sample ids that are dropped, written with one generation, named by its content."""
+    return f"catalog/{number:08d}/dropped-{crc}.parquet"
+
+
 def source_facts(segment: str) -> str:
     """By what a segment's source is known again."""
     return f"runs/sources/{checked_name(segment)}.json"
@@ -148,6 +153,22 @@ def source_facts(segment: str) -> str:
 def run_record(run: str) -> str:
     """What one run measured."""
     return f"runs/{checked_name(run)}/run.json"
+
+
+def owner(key: str) -> tuple[str | None, str | None]:
+    """(teacher, segment) that an object is of; None where it is of none or of all."""
+    match key.split("/"):
+        case ["transfer_set", segment, _]:
+            return None, segment
+        case ["runs", "sources", source]:
+            return None, source.removesuffix(".json")
+        case ["teachers", teacher, "commits", receipt] if is_unit(unit := receipt.removesuffix(".json")):
+            return teacher, parse_unit(unit)[0]
+        case ["teachers", teacher, "logits" | "stats", segment, *_]:
+            return teacher, segment
+        case ["teachers", teacher, *_]:
+            return teacher, None
+    return None, None
 
 
 def checked_key(key: str) -> str:

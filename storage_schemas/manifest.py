@@ -30,9 +30,9 @@ _MAX_BYTES = 64 << 20
 
 
 def _later(default: Any) -> Any:
-    """A field that documents of before lack: left out where it holds its default, so that they keep their bytes.
+    """A field that documents of before lack: left out where it holds its default.
 
-    What is derived from a document (checksums of receipts, metadata of arrays) thus stays as it was.
+    So they keep their bytes, and what is derived from them (checksums of receipts, metadata of arrays) too.
     """
     return Field(default, exclude_if=lambda value: value == default)
 
@@ -84,8 +84,9 @@ class Manifest(Part):
         except ValidationError as error:
             if unknown := _unknown_fields(error):
                 raise FormatTooNew(
-                    f"{key} is whole and holds fields that this softcask does not know: {', '.join(unknown)}. "
-                    "It was made by a newer one: upgrade softcask to read this store; nothing was changed."
+                    f"{key} is whole and holds fields that this softcask does not know: "
+                    f"{', '.join(unknown)}. It was made by a newer one: upgrade softcask to read this store; "
+                    "nothing was changed."
                 ) from error
             problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise CorruptObject(

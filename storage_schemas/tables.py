@@ -76,6 +76,10 @@ COMMITS = pa.schema(
 """`catalog/GENERATION/commits.parquet`: one row a committed unit."""
 
 
+DROPPED = pa.schema([pa.field("sample_id", pa.string(), nullable=False)])
+"""`catalog/GENERATION/dropped-*.parquet`: rows that a store holds no more, in order, each once."""
+
+
 def content_hashes_of(table: pa.Table) -> NDArray[np.void]:
     """`content_hash` of a table of rows as raw bytes `[rows]`, V16; zeros where a row has none.
 

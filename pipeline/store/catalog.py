@@ -1,7 +1,7 @@
 """The catalog: sealed generations of commits, so that a reader opens a store without listing it.
 
 A generation is immutable: its manifest names the tables of commits it is made of, its own and those it
-inherits. The pointer is a hint; a reader looks for later generations beside it.
+inherits, and what was dropped. The pointer is a hint; a reader looks for later generations beside it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from softcask.pipeline.store.commit import committed_units, read_commit
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import CorruptObject
 from softcask.storage_schemas.manifest import (
+    Dropped,
     Generation,
     ObjectRecord,
     Pointer,
@@ -45,6 +47,13 @@ class Contents:
         """Units that a teacher has over all segments."""
         return sum(segment.units for segment in self.segments)
 
+    def without(self, dropped: Dropped) -> Contents:
+        """What of it is not dropped."""
+        return Contents(
+            segments=tuple(each for each in self.segments if each.segment not in dropped.segments),
+            teachers={name: each for name, each in self.teachers.items() if name not in dropped.teachers},
+        )
+
 
 def read_contents(objects: StoreObjects) -> Contents:
     """List and read the manifests of segments and teachers that stand in the store now."""
@@ -62,15 +71,33 @@ def read_contents(objects: StoreObjects) -> Contents:
 
 
 def newest_generation(objects: StoreObjects) -> Generation | None:
-    """The newest sealed generation, or None where nothing was sealed yet."""
+    """The newest sealed generation, or None where nothing was sealed yet.
+
+    Raises:
+        CorruptObject: It or the pointer is damaged, or the pointer names one that is not there.
+    """
     number = pointed_at(objects)
-    # Two drivers may have moved the pointer in either order, or died before moving it.
     newest = _read_generation(objects, number) if number else None
-    if number and newest is None:
-        raise CorruptObject(f"{keys.CATALOG_POINTER} names generation {number}, which is not there")
-    while (later := _read_generation(objects, number + 1)) is not None:
-        number, newest = number + 1, later
+    if newest is None:
+        newest = _newest_listed(objects)
+        if number > (newest.generation if newest else 0):
+            raise CorruptObject(f"{keys.CATALOG_POINTER} names generation {number}, which is not there")
+    # Two drivers may have moved the pointer in either order, or died before moving it.
+    while newest is not None and (later := _read_generation(objects, newest.generation + 1)) is not None:
+        newest = later
     return newest
+
+
+def generation_numbers(objects: StoreObjects) -> list[int]:
+    """Numbers in the catalog, rising; who seals may have died before the manifest of the last one."""
+    names = objects.parts("catalog")
+    return sorted(int(name) for name in names if len(name) == 8 and name.isascii() and name.isdigit())
+
+
+def _newest_listed(objects: StoreObjects) -> Generation | None:
+    """Where the pointer leads nowhere: it is written last, and may be behind what `gc` has left."""
+    found = (_read_generation(objects, number) for number in reversed(generation_numbers(objects)) if number)
+    return next((generation for generation in found if generation is not None), None)
 
 
 def read_commits(objects: StoreObjects, generation: Generation) -> pa.Table:
@@ -86,14 +113,37 @@ def read_commits(objects: StoreObjects, generation: Generation) -> pa.Table:
     return pa.concat_tables(parts) if parts else tables.COMMITS.empty_table()
 
 
+def read_dropped_rows(objects: StoreObjects, generation: Generation | None) -> pa.Array:
+    """Sample ids that are dropped.
+
+    Raises:
+        CorruptObject: Their table is gone or damaged.
+    """
+    record = generation.dropped.rows if generation else None
+    if record is None:
+        return pa.array([], pa.string())
+    table = tables.from_bytes(objects.read_recorded(record), tables.DROPPED, record.key)
+    return table["sample_id"].combine_chunks()
+
+
+def hide_rows(rows: pa.Table, dropped: pa.Array) -> pa.Table:
+    """A segment's rows, those that are dropped quarantined like rows that could not be read."""
+    if not len(dropped):
+        return rows
+    place = rows.schema.get_field_index("quarantine")
+    reasons = pc.if_else(pc.is_in(rows["sample_id"], value_set=dropped), "dropped", rows["quarantine"])
+    return rows.set_column(place, rows.schema.field("quarantine"), reasons)
+
+
 def read_unsealed(objects: StoreObjects, contents: Contents, sealed: pa.Table) -> pa.Table:
-    """Commits that stand in the store but in no generation, in a fixed order, each receipt checked."""
+    """Commits of these contents that stand in no generation, in a fixed order, each receipt checked."""
+    segments = {segment.segment for segment in contents.segments}
     known = set(zip(sealed["teacher"].to_pylist(), sealed["unit"].to_pylist(), strict=True))
     wanted = [
         (teacher, unit)
         for _, teacher in sorted(contents.teachers.items())
         for unit in sorted(committed_units(objects, teacher.name))
-        if (teacher.name, unit) not in known
+        if (teacher.name, unit) not in known and keys.parse_unit(unit)[0] in segments
     ]
     with ThreadPoolExecutor(_READERS) as pool:
         commits = list(pool.map(lambda pair: read_commit(objects, *pair), wanted))

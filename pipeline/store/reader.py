@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -26,6 +27,7 @@ from softcask.storage_schemas.codecs.base import check_claim
 from softcask.storage_schemas.codecs.registry import codec_from
 from softcask.storage_schemas.errors import CorruptObject, IncompleteStore, StoreError, StoreNotFound
 from softcask.storage_schemas.manifest import (
+    Dropped,
     Generation,
     ObjectRecord,
     RootManifest,
@@ -68,7 +70,11 @@ class Store:
                 f"{uri} is not sealed: no precompute has finished on it yet. Finish it by running "
                 "`softcask precompute` again, or open it with allow_partial=True."
             )
-        contents = catalog.read_contents(self.objects) if allow_partial else _sealed(self.objects, generation)
+        dropped = generation.dropped if generation else Dropped()
+        if allow_partial:
+            contents = catalog.read_contents(self.objects).without(dropped)
+        else:
+            contents = _sealed(self.objects, generation)
         self.generation = generation.generation if generation else 0
         self.segments = contents.segments
         self.teachers: Mapping[str, TeacherManifest] = contents.teachers
@@ -76,7 +82,9 @@ class Store:
         if allow_partial:
             unsealed = catalog.read_unsealed(self.objects, contents, self.commits)
             self.commits = pa.concat_tables([self.commits, unsealed])
-        self.rows = Rows.of([read_rows(self.objects, segment) for segment in self.segments])
+        self._dropped_rows = catalog.read_dropped_rows(self.objects, generation)
+        rows = (read_rows(self.objects, segment) for segment in self.segments)
+        self.rows = Rows.of([catalog.hide_rows(table, self._dropped_rows) for table in rows])
         self._segment_numbers = {segment.segment: n for n, segment in enumerate(self.segments)}
         self._units = self._index_units()
         self._cache: OrderedDict[tuple[str, int, int, int], _UnitColumns] = OrderedDict()
@@ -158,7 +166,8 @@ class Store:
                 key = keys.stats_part(teacher, self.segments[number].segment, view, index)
                 data = self.objects.read_recorded(self._record(commit, key))
                 rows = self.commits["rows"][commit].as_py()
-                parts.append(tables.from_bytes(data, tables.STATS, key, rows=rows))
+                part = tables.from_bytes(data, tables.STATS, key, rows=rows)
+                parts.append(part.filter(pc.invert(pc.is_in(part["sample_id"], self._dropped_rows))))
         return pa.concat_tables(parts) if parts else tables.STATS.empty_table()
 
     def to_pandas(
