@@ -15,6 +15,7 @@ _BLOCK_VALUES = 1 << 17
 _ROUND_AND_REBIAS = np.uint32(0xFFF + (0x8000 << 13) + (1 << 32) - (112 << 23))
 """Half of the last bit kept, less one; the sign of a half; 15 instead of 127 as the exponent's zero."""
 
+_ZERO = np.float32(0)
 _LEAST = np.float32(np.finfo(np.float16).min)
 _LEAST_NORMAL = np.float32(2.0**-14)
 
@@ -27,9 +28,10 @@ def row_blocks(rows: int, classes: int) -> Iterator[slice]:
 
 def below_maximum(logits_BC: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Logits `[B, C]` less their row's maximum, cut at -65504, the least of float16; and the maxima `[B]`."""
-    row_max_B = logits_BC.max(axis=1)
+    row_max_B = logits_BC.max(axis=1) + _ZERO
     with np.errstate(over="ignore"):  # a range beyond float32 is cut with what is beyond float16
-        shifted_BC = logits_BC - row_max_B[:, None]
+        # Added, not subtracted: so no zero is a negative one, whichever a maximum was found to be.
+        shifted_BC = logits_BC + (_ZERO - row_max_B)[:, None]
     np.maximum(shifted_BC, _LEAST, out=shifted_BC)
     return shifted_BC, row_max_B
 

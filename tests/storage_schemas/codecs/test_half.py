@@ -46,3 +46,9 @@ def test_a_range_beyond_half_precision_is_cut() -> None:
     shifted_BC, row_max_B = below_maximum(np.float32([[largest, -largest, 0], [1, 3, 2]]))
     assert shifted_BC.tolist() == [[0, -65504, -65504], [-2, 0, -1]]
     assert row_max_B.tolist() == [largest, 3]
+
+
+def test_no_zero_is_negative() -> None:
+    shifted_BC, row_max_B = below_maximum(np.float32([[0.0, -0.0, -1], [-0.0, 0.0, -1], [-0.0, -0.0, -1]]))
+    assert not np.signbit(shifted_BC[:, :2]).any()
+    assert not np.signbit(row_max_B).any()
