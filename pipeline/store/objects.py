@@ -1,64 +1,64 @@
 """A store's objects on any fsspec filesystem: read whole, published once.
 
 `publish` is the one way an object comes to be: complete under its final name, or not there at all. On local
-disks that is a temporary file, fsync and `link` (fsspec's own local "create" leaves half a file behind when
-killed); elsewhere it is the filesystem's conditional create, and only where there is one: what fsspec does by
-default for mode="create" is to look and then write, and two writers would both be told that they were first.
-S3 and GCS have one (`If-None-Match`, `ifGenerationMatch=0`), but are not tested here until they have tests of
-their own.
+disks `local_objects` does that; elsewhere it is the filesystem's conditional create, and only where there is
+one (`filesystems`). Requests to a server are tried again while that may help (`retries`), and every failure
+ends as one typed error that says what to do.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import fsspec
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
+from softcask.pipeline.store import filesystems
+from softcask.pipeline.store.answers import may_pass, says_no_bucket, says_past_the_end, says_taken
+from softcask.pipeline.store.explained import explained
+from softcask.pipeline.store.local_objects import TEMPORARY, publish_file, replace_file, sync_folder
+from softcask.pipeline.store.retries import Retries
 from softcask.storage_schemas import keys
-from softcask.storage_schemas.errors import CorruptObject, SoftcaskError, StoreAccess, StoreNotFound
+from softcask.storage_schemas.errors import CorruptObject, StoreAccess, StoreNotFound
 from softcask.storage_schemas.manifest import ObjectRecord
 
-_TEMPORARY = ".tmp-"
-_WRITABLE = {"file", "local", "memory", "s3", "s3a", "gs", "gcs"}
-"""Protocols whose filesystem makes an object only if its name is free, and makes it whole."""
-_NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EXDEV)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class StoreObjects:
-    """The objects below one URI; picklable, safe to share between threads.
+    """The objects below one URI; picklable, safe to share between threads and to take into a forked process.
 
     Attributes:
         uri: A local path or an fsspec URL.
         fs: The filesystem behind it.
         root: The store's place on that filesystem.
+        retries: How requests to a server are tried again.
     """
 
     uri: str
     fs: Any = field(repr=False, compare=False)
     root: str = field(repr=False, compare=False)
+    retries: Retries = field(default=Retries(), repr=False, compare=False, kw_only=True)
 
     @classmethod
     def at(cls, uri: str) -> StoreObjects:
         """The objects below `uri`; nothing is read or made yet.
 
         Raises:
-            StoreAccess: No filesystem for this protocol is installed.
+            StoreAccess: The URI holds a password, or no filesystem for its protocol is installed.
         """
-        try:
-            fs, root = fsspec.core.url_to_fs(uri)
-        except (ImportError, ValueError) as error:
-            raise StoreAccess(f"cannot open {uri}: {error}") from error
-        return cls(uri, fs, root.rstrip("/"))
+        return StoreObjects(uri, *filesystems.open_filesystem(uri))
+
+    def __reduce__(self) -> tuple[Callable[[str], StoreObjects], tuple[str]]:
+        """Opened anew where it is unpickled: credentials do not travel."""
+        return StoreObjects.at, (self.uri,)
 
     @property
     def local(self) -> Path | None:
@@ -74,11 +74,11 @@ class StoreObjects:
 
         Raises:
             StoreNotFound: There is no such object.
-            StoreAccess: The filesystem refused.
+            StoreAccess: The filesystem refused, or failed for longer than it is waited for.
         """
+        path = self.path(key)
         with self._explained("read", key):
-            data: bytes = self.fs.cat_file(self.path(key))
-            return data
+            return self._tried(lambda fs: _empty_if_past_the_end(lambda: filesystems.read_whole(fs, path)))
 
     def read_if_present(self, key: str) -> bytes | None:
         """The whole object, or None where there is none."""
@@ -87,15 +87,42 @@ class StoreObjects:
         except StoreNotFound:
             return None
 
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes `start` to `stop` of the object, fewer where it ends before.
+
+        Raises:
+            StoreNotFound: There is no such object.
+            StoreAccess: As `read` does.
+        """
+        path = self.path(key)
+        with self._explained("read", key):
+            if self.local is not None:  # Python makes room for all that is asked for before it reads
+                stop = min(stop, Path(path).stat().st_size)
+            if stop <= start:
+                return b""
+            return self._tried(
+                lambda fs: _empty_if_past_the_end(lambda: fs.cat_file(path, start=start, end=stop))
+            )
+
     def read_recorded(self, record: ObjectRecord) -> bytes:
         """The whole object, if it is what was committed; of a longer one no more than a byte more is read.
 
+        What came from a server otherwise is asked for once more: it may have been damaged on its way.
+
         Raises:
             CorruptObject: It is gone, or has another length or checksum; names the object.
-            StoreAccess: The filesystem refused.
+            StoreAccess: As `read` does.
         """
         try:
-            data = self._read_start(record.key, record.size + 1)
+            return self._read_as_recorded(record)
+        except CorruptObject:
+            if not isinstance(self.fs, AsyncFileSystem):
+                raise
+        return self._read_as_recorded(record)
+
+    def _read_as_recorded(self, record: ObjectRecord) -> bytes:
+        try:
+            data = self.read_range(record.key, 0, record.size + 1)
         except StoreNotFound as error:
             raise CorruptObject(f"{record.key} was committed to {self.uri} and is gone") from error
         if len(data) > record.size:
@@ -104,23 +131,29 @@ class StoreObjects:
             )
         return record.check(data)
 
-    def _read_start(self, key: str, size: int) -> bytes:
-        path = self.path(key)
-        with self._explained("read", key):
-            if self.local is not None:  # Python makes room for all that is asked for before it reads
-                size = min(size, Path(path).stat().st_size)
-            data: bytes = self.fs.cat_file(path, start=0, end=size)
-            return data
-
     def names(self, folder: str) -> list[str]:
         """Names directly in `folder`, sorted, temporaries left out; empty where there is no such folder."""
+        place = self.path(folder) if folder else self.root
         with self._explained("list", folder):
             try:
-                found = self.fs.ls(self.path(folder) if folder else self.root, detail=False, refresh=True)
-            except (FileNotFoundError, NotADirectoryError):
+                found = self._tried(lambda fs: fs.ls(place, detail=False, refresh=True))
+            except (FileNotFoundError, NotADirectoryError) as error:
+                if says_no_bucket(error):
+                    raise
                 return []
         names = (str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
-        return sorted(name for name in names if not name.startswith(_TEMPORARY))
+        return sorted(name for name in names if not name.startswith(TEMPORARY))
+
+    def parts(self, folder: str) -> list[str]:
+        """Names in `folder` that can be parts of a store; what else lies there is none of ours."""
+        return [name for name in self.names(folder) if keys.is_name(name)]
+
+    def all_keys(self) -> set[str]:
+        """Keys of all objects below the root, temporaries among them: one listing."""
+        with self._explained("list", ""):
+            self.fs.invalidate_cache()
+            found = self._tried(lambda fs: fs.find(self.root))
+        return {str(path).removeprefix(f"{self.root}/") for path in found}
 
     def refuse_below_a_file(self) -> None:
         """Refuse a place where no folder can be made.
@@ -135,31 +168,23 @@ class StoreObjects:
                     f"{self.uri} cannot be a store: Not a directory: {place}. Name another place."
                 )
 
-    def parts(self, folder: str) -> list[str]:
-        """Names in `folder` that can be parts of a store; what else lies there is none of ours."""
-        return [name for name in self.names(folder) if keys.is_name(name)]
-
     def publish(self, key: str, data: bytes) -> bool:
         """Make the object, whole, unless the name is taken.
 
         Returns:
-            False where an object of this name stands already; it is left as it is.
+            False where an object of this name stands already; it is left as it is. True also where a server
+            failed, and what stands there when it is asked again are exactly these bytes.
 
         Raises:
             StoreAccess: No permission, no space, a fault of the filesystem, or one that cannot tell whether a
-                name is taken; nothing was made.
+                name is taken. The object is not there, or there whole.
         """
         self._check_writable()
         with self._explained("write", key):
             if self.local is not None:
-                return _publish_locally(Path(self.path(key)), data)
-            try:
-                self.fs.pipe_file(self.path(key), data, mode="create")
-            except Exception as error:
-                if not _says_taken(error):
-                    raise
-                return False
-            return True
+                return publish_file(Path(self.path(key)), data)
+            made, unsure = self._create(key, data)
+        return made or (unsure and self.read_if_present(key) == data)
 
     def publish_equal(self, key: str, data: bytes) -> None:
         """Make the object, or find that it stands there with the very same bytes.
@@ -173,6 +198,27 @@ class StoreObjects:
                 "it is damaged or was edited. Remove that object and run again."
             )
 
+    def refuse_overwriting(self, key: str, data: bytes) -> None:
+        """Refuse a server that makes an object although its name is taken.
+
+        Args:
+            key: An object that stands.
+            data: Its bytes: where the server is such a one, they are put there once more.
+
+        Raises:
+            StoreAccess: The server ignores the condition, so that two writers could spoil the store.
+        """
+        if self.local is not None:
+            return
+        with self._explained("write", key):
+            made, _ = self._create(key, data)
+        if made:
+            raise StoreAccess(
+                f"cannot write to {self.uri}: the server made {key} although it was there, so two writers "
+                "could spoil the store (it ignores `If-None-Match: *`). Use a server, or a release of it, "
+                "that knows conditional writes."
+            )
+
     def replace(self, key: str, data: bytes) -> None:
         """Put the object there, whatever stood before; a reader sees the old bytes or the new ones.
 
@@ -180,14 +226,12 @@ class StoreObjects:
             StoreAccess: As `publish` does.
         """
         self._check_writable()
+        path = self.path(key)
         with self._explained("write", key):
             if self.local is not None:
-                target = Path(self.path(key))
-                with _temporary(target, data) as temporary:
-                    temporary.replace(target)
-                _sync_folder(target.parent)
+                replace_file(Path(path), data)
             else:
-                self.fs.pipe_file(self.path(key), data)
+                self._tried(lambda fs: filesystems.overwrite(fs, path, data))
 
     def remove(self, key: str) -> None:
         """Take the object away, if it is there.
@@ -196,10 +240,11 @@ class StoreObjects:
             StoreAccess: As `publish` does.
         """
         self._check_writable()
+        path = self.path(key)
         with self._explained("remove", key), contextlib.suppress(FileNotFoundError):
-            self.fs.rm_file(path := self.path(key))
+            self._tried(lambda fs: fs.rm_file(path))
             if self.local is not None:
-                _sync_folder(Path(path).parent)
+                sync_folder(Path(path).parent)
 
     def free_bytes(self) -> int | None:
         """Free space where the store lies, in bytes; None where the filesystem cannot tell."""
@@ -208,149 +253,49 @@ class StoreObjects:
         standing = next(folder for folder in (self.local, *self.local.parents) if folder.exists())
         return shutil.disk_usage(standing).free
 
+    def _create(self, key: str, data: bytes) -> tuple[bool, bool]:
+        """Whether the object was made, and whether an attempt that failed may have made it."""
+        path, unsure = self.path(key), False
+
+        def attempt(fs: Any) -> bool:
+            nonlocal unsure
+            try:
+                filesystems.create(fs, path, data)
+            except Exception as error:
+                if says_taken(error):
+                    return False
+                unsure = unsure or may_pass(error)
+                raise
+            return True
+
+        return self._tried(attempt), unsure
+
+    def _tried(self, request: Callable[[Any], T]) -> T:
+        fs = self.fs
+        if getattr(fs, "_pid", os.getpid()) != os.getpid():  # drivers with a loop of their own do not fork
+            fs, _ = filesystems.open_filesystem(self.uri)
+        if self.local is not None:
+            return request(fs)
+        return self.retries.run(lambda: request(fs))
+
     def _check_writable(self) -> None:
-        named = self.fs.protocol
-        protocols = {named} if isinstance(named, str) else set(named)
-        if not protocols & _WRITABLE:
+        protocols = filesystems.protocols_of(self.fs)
+        if not protocols & filesystems.WRITABLE:
             raise StoreAccess(
                 f"cannot write to {self.uri}: {min(protocols, default='its filesystem')!r} does not make "
                 "an object whose name is free in one step, so two writers could spoil the store. "
-                f"Write to one of {', '.join(sorted(_WRITABLE))} and copy the store there; reading works."
+                f"Write to one of {', '.join(sorted(filesystems.WRITABLE))} and copy the store there; "
+                "reading works."
             )
 
-    @contextlib.contextmanager
-    def _explained(self, verb: str, key: str) -> Iterator[None]:
-        where = f"{key or 'the store'} in {self.uri}"
-        try:
-            yield
-        except SoftcaskError:
+    def _explained(self, verb: str, key: str) -> contextlib.AbstractContextManager[None]:
+        return explained(verb, f"{key or 'the store'} in {self.uri}", local=self.local is not None)
+
+
+def _empty_if_past_the_end(read: Callable[[], bytes]) -> bytes:
+    try:
+        return read()
+    except Exception as error:
+        if not says_past_the_end(error):
             raise
-        except FileNotFoundError as error:
-            raise StoreNotFound(f"there is no {where}") from error
-        except NotADirectoryError as error:
-            if verb == "read":  # a file where a folder would be: what is looked for is not there
-                raise StoreNotFound(f"there is no {where}") from error
-            raise StoreAccess(f"could not {verb} {where}: {error}") from error
-        except PermissionError as error:
-            raise StoreAccess(
-                f"no permission to {verb} {where}: {error}. Check the credentials or the folder's owner."
-            ) from error
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StoreAccess(
-                    f"no space left to {verb} {where}. What was committed is safe; "
-                    "free some space and run the same command again."
-                ) from error
-            raise StoreAccess(f"could not {verb} {where}: {error}") from error
-        except Exception as error:
-            if self.local is not None:
-                raise
-            # Drivers raise what they like: botocore's NoCredentialsError is no OSError.
-            raise StoreAccess(f"could not {verb} {where}: {type(error).__name__}: {error}") from error
-
-
-def _says_taken(error: BaseException | None) -> bool:
-    """Whether a conditional create failed because the name is taken, or being taken.
-
-    S3 says that by status 412 (PreconditionFailed) and 409 (ConditionalRequestConflict), in the `response` of
-    botocore's ClientError, which s3fs hands on as the cause of an OSError.
-    """
-    while error is not None:
-        response = getattr(error, "response", None)
-        code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
-        taken = ("PreconditionFailed", "412", "ConditionalRequestConflict")
-        if isinstance(error, FileExistsError) or code in taken:
-            return True
-        error = error.__cause__
-    return False
-
-
-def _publish_locally(target: Path, data: bytes) -> bool:
-    published = False
-    if not target.exists():
-        _make_folder(target.parent)
-        try:
-            published = _link_unnamed(target, data)
-        except OSError as error:
-            if error.errno not in (*_NO_UNNAMED_FILES, errno.EPERM):
-                raise
-            published = _link_temporary(target, data)
-    # Of a name found taken too: its writer may not have come to this, and a receipt must not outlast it.
-    _sync_folder(target.parent)
-    return published
-
-
-def _link_unnamed(target: Path, data: bytes) -> bool:
-    """By a file without a name, of which a killed writer leaves nothing (Linux; most of its filesystems)."""
-    if not hasattr(os, "O_TMPFILE"):
-        raise OSError(errno.EOPNOTSUPP, "no unnamed files on this system")
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        descriptor = os.open(target.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
-        try:
-            _write_all(descriptor, data)
-            # With a folder given, os.link follows the link under /proc to the file itself, as linkat
-            # wants.
-            os.link(f"/proc/self/fd/{descriptor}", target, src_dir_fd=folder, follow_symlinks=True)
-        except FileExistsError:
-            return False
-        finally:
-            os.close(descriptor)
-    finally:
-        os.close(folder)
-    return True
-
-
-def _link_temporary(target: Path, data: bytes) -> bool:
-    with _temporary(target, data) as temporary:
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise StoreAccess(
-                    f"cannot write to {target.parent}: its filesystem has no hard links ({error}), by which "
-                    "objects get their names whole. Keep the store on one that has them."
-                ) from error
-            raise
-    return True
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-    os.fsync(descriptor)
-
-
-@contextlib.contextmanager
-def _temporary(target: Path, data: bytes) -> Iterator[Path]:
-    """A file beside `target` that holds `data` durably, gone at the end."""
-    _make_folder(target.parent)
-    temporary = target.parent / f"{_TEMPORARY}{target.name}-{secrets.token_hex(8)}"
-    try:
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        try:
-            _write_all(descriptor, data)
-        finally:
-            os.close(descriptor)
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _make_folder(folder: Path) -> None:
-    """The folder and those above it, each one's name as durable as what will lie in it."""
-    if not folder.is_dir():
-        _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return b""

@@ -16,8 +16,9 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from tests.stores import all_objects
 
-from softcask.pipeline.store import objects as module
+from softcask.pipeline.store import local_objects
 from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.retries import Retries
 from softcask.storage_schemas.errors import CorruptObject, StoreAccess, StoreError, StoreNotFound
 from softcask.storage_schemas.manifest import ObjectRecord
 
@@ -354,7 +355,7 @@ def test_a_name_found_taken_is_synced_before_anything_is_built_on_it(
     """Its writer may not have come to that yet, and a receipt must not outlast what it speaks of."""
     local.publish("a/b", b"x")
     synced: list[Path] = []
-    monkeypatch.setattr(module, "_sync_folder", synced.append)
+    monkeypatch.setattr(local_objects, "sync_folder", synced.append)
     assert not local.publish("a/b", b"x")
     assert synced == [Path(local.root) / "a"]
 
@@ -417,18 +418,18 @@ class Bucket(AbstractFileSystem):
         super().__init__()
         self.error, self.cause = error, cause
 
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
         assert mode == "create"
+        assert options["chunksize"] >= 1 << 30  # else s3fs uploads in parts
         raise self.error from self.cause
 
 
 def bucket(error: Exception, cause: Exception | None = None) -> StoreObjects:
-    return StoreObjects("s3://bucket/store", Bucket(error, cause), "bucket/store")
+    once = Retries(attempts=1)
+    return StoreObjects("s3://bucket/store", Bucket(error, cause), "bucket/store", retries=once)
 
 
-@pytest.mark.parametrize(
-    ("code", "status"), [("PreconditionFailed", 412), ("412", 412), ("ConditionalRequestConflict", 409)]
-)
+@pytest.mark.parametrize(("code", "status"), [("PreconditionFailed", 412), ("412", 412)])
 def test_a_name_that_an_object_store_says_is_taken_is_taken(code: str, status: int) -> None:
     answer = ClientError(code, status)
     assert not bucket(OSError(errno.EIO, "translated"), answer).publish(KEY, b"x")
@@ -437,7 +438,13 @@ def test_a_name_that_an_object_store_says_is_taken_is_taken(code: str, status: i
 
 
 @pytest.mark.parametrize(
-    ("code", "status"), [("OperationAborted", 409), ("SlowDown", 503), ("NoSuchBucket", 404)]
+    ("code", "status"),
+    [
+        ("ConditionalRequestConflict", 409),
+        ("OperationAborted", 409),
+        ("SlowDown", 503),
+        ("NoSuchBucket", 404),
+    ],
 )
 def test_what_else_an_object_store_answers_is_no_name_that_is_taken(code: str, status: int) -> None:
     answer = ClientError(code, status)
