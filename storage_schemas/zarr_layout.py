@@ -1,8 +1,9 @@
 """Zarr v3, as much of it as softcask writes: metadata, and shards of checksummed chunks.
 
-The bytes follow the published specification (https://zarr-specs.readthedocs.io, core v3 and its codec
-`sharding_indexed`) and open in any Zarr v3 reader. They are made here rather than by a Zarr library so that a
-shard exists as one deterministic object before it is published, and costs little more than a copy.
+The bytes follow the published specification (https://zarr-specs.readthedocs.io, core v3 and its codecs
+`sharding_indexed` and `blosc`) and open in any Zarr v3 reader. They are made here rather than by a Zarr
+library so that a shard exists as one deterministic object before it is published, and costs little more than
+a copy.
 
 The CRC-32C of bytes that end in their own CRC-32C is the same for all of them. A shard of nothing but checked
 chunks and a checked index would thus have one CRC-32C whatever it holds, and a shard put in another's place
@@ -16,20 +17,21 @@ import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softcask.storage_schemas.checksum import crc32c
 from softcask.storage_schemas.codecs.base import Column
-from softcask.storage_schemas.errors import CorruptObject, StoreError
+from softcask.storage_schemas.errors import StoreError
+from softcask.storage_schemas.zarr_chunks import blosc_configuration, pack
+from softcask.storage_schemas.zarr_shard import ABSENT, CRC_BYTES, OpenShard, ShardGrid
 
 CHUNK_BYTES = 1 << 20
 """Target size of an inner chunk: .4 to 3 MB reads fastest."""
 
-_CRC_BYTES = 4
-_ABSENT = np.uint64(2**64 - 1)
+Compression = Literal["none", "blosc"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +42,13 @@ class ArrayLayout:
         column: What a row of it is.
         rows: Rows of the whole array.
         unit_rows: Rows a shard.
+        compression: Of each chunk.
     """
 
     column: Column
     rows: int
     unit_rows: int
+    compression: Compression = "none"
 
     @property
     def chunk_rows(self) -> int:
@@ -63,11 +67,12 @@ class ArrayLayout:
     def metadata(self) -> bytes:
         """The array's `zarr.json`; rows without logits read as NaN, or 0 among integers."""
         row_shape = list(self.column.row_shape)
-        checked = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+        plain: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
+        checksum: dict[str, Any] = {"name": "crc32c"}
         sharding = {
             "chunk_shape": [self.chunk_rows, *row_shape],
-            "codecs": checked,
-            "index_codecs": checked,
+            "codecs": [plain, *self._compressors(), checksum],
+            "index_codecs": [plain, checksum],
             "index_location": "end",
         }
         return _document(
@@ -96,19 +101,30 @@ class ArrayLayout:
         """
         rows = np.ascontiguousarray(rows, dtype=self.column.dtype)
         chunks = self.unit_rows // self.chunk_rows
-        index = np.full((chunks, 2), _ABSENT, dtype="<u8")
+        index = np.full((chunks, 2), ABSENT, dtype="<u8")
         parts: list[Any] = []
-        checksums = b""
-        stride = self.chunk_bytes + _CRC_BYTES
+        checksums, end = b"", 0
         for number, first in enumerate(range(0, len(rows), self.chunk_rows)):
-            chunk = self._filled(rows[first : first + self.chunk_rows]).view(np.uint8).reshape(-1)
+            chunk = self._encoded(rows[first : first + self.chunk_rows])
             checksums += (checksum := _crc_bytes(chunk))
-            parts += [chunk.data, checksum]
-            index[number] = (number * stride, stride)
+            parts += [chunk, checksum]
+            index[number] = (end, size := len(chunk) + CRC_BYTES)
+            end += size
         index_bytes = index.tobytes()
         return b"".join([*parts, _crc_bytes(checksums), index_bytes, _crc_bytes(index_bytes)])
 
-    def decode_shard(self, data: bytes, rows: int, key: str) -> NDArray[Any]:
+    def grid(self, rows: int) -> ShardGrid:
+        """How a shard of so many rows is cut, for `OpenShard`."""
+        return ShardGrid(
+            rows=rows,
+            row_bytes=self.column.row_bytes,
+            itemsize=self.column.dtype.itemsize,
+            chunk_rows=self.chunk_rows,
+            chunks=self.unit_rows // self.chunk_rows,
+            packed=self.compression == "blosc",
+        )
+
+    def decode_shard(self, data: bytes | NDArray[np.uint8], rows: int, key: str) -> NDArray[Any]:
         """The first `rows` rows `[rows, *row_shape]` of a shard, each chunk's checksum verified.
 
         Args:
@@ -120,29 +136,20 @@ class ArrayLayout:
             CorruptObject: Cut short, a checksum does not match, or chunks lie elsewhere than this layout has
             them.
         """
-        chunks = self.unit_rows // self.chunk_rows
-        used = -(-rows // self.chunk_rows)
-        stride = self.chunk_bytes + _CRC_BYTES
-        start = used * stride + _CRC_BYTES
-        size = start + chunks * 16 + _CRC_BYTES
-        if len(data) != size:
-            raise CorruptObject(
-                f"{key} has {len(data)} bytes, a shard of {rows} rows has {size}; it is damaged"
-            )
         raw = np.frombuffer(data, dtype=np.uint8)
-        _verify(raw[start:], f"the shard index of {key}")
-        index = raw[start:-_CRC_BYTES].view("<u8").reshape(chunks, 2)
-        expected = np.full((chunks, 2), _ABSENT, dtype="<u8")
-        expected[:used] = [(number * stride, stride) for number in range(used)]
-        if not np.array_equal(index, expected):
-            raise CorruptObject(f"the shard index of {key} places its chunks otherwise than this format does")
-        body = raw[: used * stride].reshape(used, stride)
-        for number in range(used):
-            _verify(body[number], f"chunk {number} of {key}")
-        if _crc_bytes(body[:, self.chunk_bytes :].tobytes()) != data[start - _CRC_BYTES : start]:
-            raise CorruptObject(f"the chunks of {key} are not those it was made of; it is damaged")
-        values = np.ascontiguousarray(body[:, : self.chunk_bytes]).view(self.column.dtype)
-        return values.reshape(used * self.chunk_rows, *self.column.row_shape)[:rows]
+        values = np.empty((rows, *self.column.row_shape), dtype=self.column.dtype)
+        OpenShard(raw, self.grid(rows), key).copy(0, rows, values.reshape(-1).view(np.uint8))
+        return values
+
+    def _compressors(self) -> list[dict[str, Any]]:
+        if self.compression == "none":
+            return []
+        configuration = blosc_configuration(self.column.dtype.itemsize, self.chunk_bytes)
+        return [{"name": "blosc", "configuration": configuration}]
+
+    def _encoded(self, chunk: NDArray[Any]) -> NDArray[np.uint8] | bytes:
+        plain = self._filled(chunk).reshape(-1).view(np.uint8)
+        return pack(plain, self.column.dtype.itemsize) if self.compression == "blosc" else plain
 
     def _filled(self, chunk: NDArray[Any]) -> NDArray[Any]:
         if len(chunk) == self.chunk_rows:
@@ -196,9 +203,4 @@ def _document(body: dict[str, Any]) -> bytes:
 
 
 def _crc_bytes(data: bytes | NDArray[np.uint8]) -> bytes:
-    return crc32c(data).to_bytes(_CRC_BYTES, "little")
-
-
-def _verify(checked: NDArray[np.uint8], what: str) -> None:
-    if _crc_bytes(checked[:-_CRC_BYTES]) != checked[-_CRC_BYTES:].tobytes():
-        raise CorruptObject(f"{what} does not match its checksum; it is damaged")
+    return crc32c(data).to_bytes(CRC_BYTES, "little")

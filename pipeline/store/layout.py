@@ -114,7 +114,12 @@ def array_layouts(teacher: TeacherManifest, segment: SegmentManifest) -> dict[st
         return {}
     columns = codec_from(teacher.codec).columns(teacher.num_classes)
     return {
-        column.name: ArrayLayout(column=column, rows=segment.rows, unit_rows=segment.unit_rows)
+        column.name: ArrayLayout(
+            column=column,
+            rows=segment.rows,
+            unit_rows=segment.unit_rows,
+            compression=teacher.codec.compression,
+        )
         for column in columns
     }
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from softcask.storage_schemas.checksum import crc32c, crc32c_hex
+from softcask.storage_schemas.checksum import crc32c, crc32c_hex, crc32c_joined
 
 # RFC 3720, B.4: the iSCSI test vectors of CRC-32C, and the check value of the Rocksoft model.
 VECTORS = {
@@ -23,3 +25,10 @@ def test_the_checksum_is_the_published_one() -> None:
 
 def test_leading_zeros_are_written() -> None:
     assert crc32c_hex(b"") == "00000000"
+
+
+@given(st.lists(st.binary(max_size=300), max_size=6), st.integers(0, 100_000))
+def test_the_checksum_of_pieces_is_that_of_all_their_bytes(pieces: list[bytes], zeros: int) -> None:
+    pieces = [*pieces, bytes(zeros), b"end"]
+    assert crc32c_joined((crc32c(piece), len(piece)) for piece in pieces) == crc32c(b"".join(pieces))
+    assert crc32c_joined([]) == 0

@@ -18,11 +18,17 @@ from softcask.storage_schemas import zarr_layout
 from softcask.storage_schemas.checksum import crc32c
 from softcask.storage_schemas.codecs.base import Column
 from softcask.storage_schemas.errors import CorruptObject, StoreError
-from softcask.storage_schemas.zarr_layout import ArrayLayout, check_unit_rows, group_metadata
+from softcask.storage_schemas.zarr_layout import ArrayLayout, Compression, check_unit_rows, group_metadata
 
 
 def layout_of(
-    *, rows: int, unit_rows: int, classes: int | None = 3, dtype: str = "<f2", name: str = "logits"
+    *,
+    rows: int,
+    unit_rows: int,
+    classes: int | None = 3,
+    dtype: str = "<f2",
+    name: str = "logits",
+    compression: Compression = "none",
 ) -> ArrayLayout:
     column = Column(
         name=name,
@@ -30,7 +36,7 @@ def layout_of(
         row_shape=() if classes is None else (classes,),
         dimension_names=("row",) if classes is None else ("row", "class"),
     )
-    return ArrayLayout(column=column, rows=rows, unit_rows=unit_rows)
+    return ArrayLayout(column=column, rows=rows, unit_rows=unit_rows, compression=compression)
 
 
 def values_of(layout: ArrayLayout, seed: int = 0) -> NDArray[Any]:
@@ -73,7 +79,8 @@ SMALL = {
 @settings(max_examples=20)
 @given(
     **SMALL,
-    dtype=st.sampled_from(["<f2", "<f4"]),
+    dtype=st.sampled_from(["<f2", "<f4", "|i1"]),
+    compression=st.sampled_from(["none", "blosc"]),
     chunk_bytes=st.sampled_from([8, 30, 1 << 20]),
 )
 def test_what_is_written_is_read_equal_by_zarr_and_tensorstore_and_decoded_back(
@@ -82,11 +89,14 @@ def test_what_is_written_is_read_equal_by_zarr_and_tensorstore_and_decoded_back(
     unit_rows: int,
     classes: int | None,
     dtype: str,
+    compression: Compression,
     chunk_bytes: int,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(zarr_layout, "CHUNK_BYTES", chunk_bytes)
-        layout = layout_of(rows=rows, unit_rows=unit_rows, classes=classes, dtype=dtype)
+        layout = layout_of(
+            rows=rows, unit_rows=unit_rows, classes=classes, dtype=dtype, compression=compression
+        )
         values = values_of(layout)
         shards = shards_of(layout, values)
         array = write(tmp_path_factory.mktemp("store"), layout, shards)
@@ -145,9 +155,12 @@ def test_shards_of_other_values_have_other_checksums(seeds: set[int], rows: int)
     assert crc32c(one) != crc32c(other)
 
 
-def test_every_flipped_byte_of_a_shard_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("compression", ["none", "blosc"])
+def test_every_flipped_byte_of_a_shard_is_found(
+    monkeypatch: pytest.MonkeyPatch, compression: Compression
+) -> None:
     monkeypatch.setattr(zarr_layout, "CHUNK_BYTES", 12)
-    layout = layout_of(rows=7, unit_rows=8)
+    layout = layout_of(rows=7, unit_rows=8, compression=compression)
     (shard,) = shards_of(layout, values_of(layout))
     for place, bit in itertools.product(range(len(shard)), range(8)):
         with pytest.raises(CorruptObject, match="logits/c/0/0"):
@@ -165,9 +178,9 @@ def test_a_flipped_byte_of_a_chunk_is_found_by_zarr_and_tensorstore_too(tmp_path
                 read(array)
 
 
-@given(size=st.integers(0, 200), seed=st.integers(0, 9))
-def test_bytes_that_are_no_shard_are_refused(size: int, seed: int) -> None:
-    layout = layout_of(rows=4, unit_rows=4)
+@given(size=st.integers(0, 200), seed=st.integers(0, 9), compression=st.sampled_from(["none", "blosc"]))
+def test_bytes_that_are_no_shard_are_refused(size: int, seed: int, compression: Compression) -> None:
+    layout = layout_of(rows=4, unit_rows=4, compression=compression)
     for data in (np.random.default_rng(seed).bytes(size), bytes(size), b"\xff" * size):
         with pytest.raises(CorruptObject):
             layout.decode_shard(data, 4, "k")
