@@ -113,14 +113,13 @@ def read_commits(objects: StoreObjects, generation: Generation) -> pa.Table:
     return pa.concat_tables(parts) if parts else tables.COMMITS.empty_table()
 
 
-def read_dropped_rows(objects: StoreObjects, generation: Generation | None) -> pa.Array:
+def read_dropped_rows(objects: StoreObjects, dropped: Dropped) -> pa.Array:
     """Sample ids that are dropped.
 
     Raises:
         CorruptObject: Their table is gone or damaged.
     """
-    record = generation.dropped.rows if generation else None
-    if record is None:
+    if (record := dropped.rows) is None:
         return pa.array([], pa.string())
     table = tables.from_bytes(objects.read_recorded(record), tables.DROPPED, record.key)
     return table["sample_id"].combine_chunks()

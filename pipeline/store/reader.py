@@ -82,7 +82,7 @@ class Store:
         if allow_partial:
             unsealed = catalog.read_unsealed(self.objects, contents, self.commits)
             self.commits = pa.concat_tables([self.commits, unsealed])
-        self._dropped_rows = catalog.read_dropped_rows(self.objects, generation)
+        self._dropped_rows = catalog.read_dropped_rows(self.objects, dropped)
         rows = (read_rows(self.objects, segment) for segment in self.segments)
         self.rows = Rows.of([catalog.hide_rows(table, self._dropped_rows) for table in rows])
         self._segment_numbers = {segment.segment: n for n, segment in enumerate(self.segments)}

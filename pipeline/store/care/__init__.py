@@ -1,0 +1,1 @@
+"""Care of a store that stands: drop, collect garbage, mend, compare, bring up to date."""

@@ -1,0 +1,178 @@
+"""Drop teachers, segments and rows: a new generation without them. No object is removed; `gc` does that.
+
+Who reads an older generation goes on reading it. A name that was dropped is free again when `gc` has taken
+what it named; a row is dropped for good, whatever segment brings it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from softcask.pipeline.store.catalog import (
+    Contents,
+    hide_rows,
+    newest_generation,
+    read_commits,
+    read_contents,
+    read_dropped_rows,
+    read_unsealed,
+)
+from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.prepare import read_rows
+from softcask.pipeline.store.sealing import publish_named, reseal
+from softcask.storage_schemas import keys, tables
+from softcask.storage_schemas.errors import StoreError
+from softcask.storage_schemas.manifest import Dropped, Generation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropPlan:
+    """What is to be dropped of a store, and what that comes to.
+
+    Attributes:
+        teachers: Names, sorted; those that are dropped already are left out.
+        segments: Likewise.
+        sample_ids: Rows, sorted.
+        units: Committed units of these teachers and segments.
+        bytes: Bytes of their objects, which `gc` can take later.
+        readable: Rows that students see now.
+        readable_after: Rows that they will see.
+    """
+
+    teachers: tuple[str, ...]
+    segments: tuple[str, ...]
+    sample_ids: tuple[str, ...]
+    units: int
+    bytes: int
+    readable: int
+    readable_after: int
+
+    @property
+    def nothing(self) -> bool:
+        """Whether all of it is dropped already."""
+        return not (self.teachers or self.segments or self.sample_ids)
+
+
+def plan_drop(
+    objects: StoreObjects,
+    *,
+    teachers: Collection[str] = (),
+    segments: Collection[str] = (),
+    sample_ids: Collection[str] = (),
+) -> DropPlan:
+    """What dropping these would do; nothing is written.
+
+    Raises:
+        StoreError: The store is not sealed, or has no such teacher, segment or row.
+    """
+    generation = newest_generation(objects)
+    if generation is None:
+        raise StoreError(
+            f"{objects.uri} is not sealed: run `softcask precompute` on it before you drop of it"
+        )
+    contents = read_contents(objects).without(dropped := generation.dropped)
+    gone = read_dropped_rows(objects, dropped)
+    fresh_teachers = _known(objects, "teacher", teachers, contents.teachers, dropped.teachers)
+    held = [segment.segment for segment in contents.segments]
+    fresh_segments = _known(objects, "segment", segments, held, dropped.segments)
+    rows = _rows(objects, contents, gone)
+    fresh_rows = _known(objects, "row", sample_ids, rows["sample_id"].to_pylist(), gone.to_pylist())
+    after = _rows(
+        objects,
+        contents.without(Dropped(segments=fresh_segments)),
+        pa.array([*gone.to_pylist(), *fresh_rows], pa.string()),
+    )
+    units, size = _taken(objects, generation, contents, fresh_teachers, fresh_segments)
+    return DropPlan(
+        teachers=fresh_teachers,
+        segments=fresh_segments,
+        sample_ids=fresh_rows,
+        units=units,
+        bytes=size,
+        readable=rows["quarantine"].null_count,
+        readable_after=after["quarantine"].null_count,
+    )
+
+
+def drop(objects: StoreObjects, plan: DropPlan) -> Generation:
+    """Seal a generation without what was planned; what was dropped already makes no new one.
+
+    Raises:
+        CorruptObject: A document of the catalog is damaged; `softcask repair` mends it.
+    """
+    newest = newest_generation(objects)
+    if plan.nothing and newest is not None:
+        return newest
+    return reseal(objects, drop=lambda before, number: _with(objects, before, number, plan))
+
+
+def refuse_dropped(objects: StoreObjects, teachers: Collection[str], segments: Collection[str]) -> None:
+    """Refuse to label under names that are dropped: what still stands of them would be taken for new.
+
+    Raises:
+        StoreError: A name is dropped; says how to free it.
+    """
+    generation = newest_generation(objects)
+    dropped = generation.dropped if generation else Dropped()
+    for what, names, gone in (
+        ("teacher", teachers, dropped.teachers),
+        ("segment", segments, dropped.segments),
+    ):
+        if taken := sorted(set(names) & set(gone)):
+            raise StoreError(
+                f"{what} {taken[0]!r} was dropped from {objects.uri}, and its objects still stand. Give this "
+                f"one another name, or take them away with `softcask gc {objects.uri} --older-than 0s "
+                "--delete`, when nobody reads an older generation any more"
+            )
+
+
+def _with(objects: StoreObjects, before: Dropped, number: int, plan: DropPlan) -> Dropped:
+    rows = before.rows
+    if plan.sample_ids:
+        ids = sorted({*read_dropped_rows(objects, before).to_pylist(), *plan.sample_ids})
+        table = pa.table({"sample_id": ids}, schema=tables.DROPPED)
+        rows = publish_named(objects, lambda crc: keys.dropped_rows(number, crc), table)
+    return Dropped(
+        teachers=tuple(sorted({*before.teachers, *plan.teachers})),
+        segments=tuple(sorted({*before.segments, *plan.segments})),
+        rows=rows,
+    )
+
+
+def _known(
+    objects: StoreObjects, what: str, asked: Collection[str], held: Collection[str], gone: Collection[str]
+) -> tuple[str, ...]:
+    """Those that are not dropped yet, sorted; refuses names that the store never had."""
+    there, dropped = set(held), set(gone)
+    unknown = sorted(set(asked) - there - dropped)
+    if unknown:
+        more = f" ({len(unknown)} of those asked for are unknown)" if len(unknown) > 1 else ""
+        few = f"; it has: {', '.join(sorted(there)) or 'none'}" if what != "row" else ""
+        raise StoreError(f"{objects.uri} has no {what} {unknown[0]!r}{more}{few}")
+    return tuple(sorted(set(asked) - dropped))
+
+
+def _rows(objects: StoreObjects, contents: Contents, dropped: pa.Array) -> pa.Table:
+    parts = [hide_rows(read_rows(objects, segment), dropped) for segment in contents.segments]
+    return pa.concat_tables([tables.ROWS.empty_table(), *parts])
+
+
+def _taken(
+    objects: StoreObjects,
+    generation: Generation,
+    contents: Contents,
+    teachers: Collection[str],
+    segments: Collection[str],
+) -> tuple[int, int]:
+    """Units and bytes that are of these teachers or segments."""
+    sealed = read_commits(objects, generation)
+    commits = pa.concat_tables([sealed, read_unsealed(objects, contents, sealed)])
+    of_teacher = pc.is_in(commits["teacher"], value_set=pa.array(teachers, pa.string()))
+    of_segment = pc.is_in(commits["segment"], value_set=pa.array(segments, pa.string()))
+    mine = commits.filter(pc.or_(of_teacher, of_segment))
+    size = sum(record["size"] for records in mine["objects"].to_pylist() for record in records)
+    return len(mine), size
