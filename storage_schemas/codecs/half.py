@@ -32,7 +32,8 @@ def below_maximum(logits_BC: NDArray[np.float32]) -> tuple[NDArray[np.float32], 
     with np.errstate(over="ignore"):  # a range beyond float32 is cut with what is beyond float16
         # Added, not subtracted: so no zero is a negative one, whichever a maximum was found to be.
         shifted_BC = logits_BC + (_ZERO - row_max_B)[:, None]
-    np.maximum(shifted_BC, _LEAST, out=shifted_BC)
+    if shifted_BC.size and shifted_BC.min() < _LEAST:
+        np.maximum(shifted_BC, _LEAST, out=shifted_BC)
     return shifted_BC, row_max_B
 
 
