@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from softcask.storage_schemas.errors import ConfigError
+
 RunFile = Annotated[Path, typer.Argument(metavar="RUN.toml", help="The run file.", show_default=False)]
 StoreUri = Annotated[
     str, typer.Argument(metavar="STORE", help="Folder or fsspec URL of the store.", show_default=False)
@@ -21,3 +23,17 @@ Settings = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+def parsed_numbers(option: str, text: str | None) -> list[float] | None:
+    """Numbers from a text such as `1,4,20`; None from none.
+
+    Raises:
+        ConfigError: Something between two commas is no number.
+    """
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"{option} {text}: expected numbers such as 1,4,20") from error

@@ -79,5 +79,9 @@ class IncompleteStore(StoreError):
     """Rows that were planned are not committed yet, and the caller did not allow a partial store."""
 
 
+class ExchangeError(SoftcaskError, ValueError):
+    """A foreign file cannot be imported, an export or a derived entry cannot be made as asked."""
+
+
 class ExecutorError(SoftcaskError, RuntimeError):
     """The executor lost its workers, or could not get any, and gave up."""
