@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from softcask.pipeline.store.layout import Part, UnitObject
 from softcask.storage_schemas import keys, tables
+from softcask.storage_schemas.codecs.base import Codec, Column
 from softcask.storage_schemas.errors import CorruptObject
 from softcask.storage_schemas.fingerprint import digest
 from softcask.storage_schemas.manifest import SegmentManifest, TeacherManifest, UnitCommit
-from softcask.storage_schemas.zarr_layout import ArrayLayout
+
+_DECODED_ROWS = 16
 
 
 def check_equal(expected: bytes, key: str, data: bytes) -> None:
@@ -47,19 +54,47 @@ def check_receipt(commit: UnitCommit, teacher: TeacherManifest, segment: Segment
             raise CorruptObject(f"{key}: {what} {found}, expected {expected}")
 
 
-def check_shard(
-    layout: ArrayLayout, commit: UnitCommit, rows: pa.Table | None, key: str, data: bytes
+def check_logits(
+    part: UnitObject, codec: Codec, commit: UnitCommit, rows: pa.Table | None, key: str, data: bytes
 ) -> None:
-    """It decodes, and NaN stands under quarantined rows and nowhere else."""
-    values = layout.decode_shard(data, commit.stop - commit.start, key)
+    """It decodes, and holds values of the readable rows and of no others."""
+    values = part.decode(data)
     if rows is None:
         return
-    finite = np.isfinite(values).reshape(len(values), -1)
-    readable = rows["readable"].to_numpy()
-    wrong = np.flatnonzero(np.where(readable, ~finite.all(axis=1), finite.any(axis=1)))
-    if wrong.size:
-        row, what = int(wrong[0]), "no finite values" if readable[wrong[0]] else "values, though quarantined"
-        raise CorruptObject(f"{key} holds {what} for row {commit.start + row} ({wrong.size} rows in all)")
+    readable_n = rows["readable"].to_numpy()
+    if isinstance(part, Part):
+        _check_part(part, codec, readable_n, values, data)
+    for column in part.columns:
+        if (wrong := np.flatnonzero(readable_n & ~_filled(column, values[column.name]))).size:
+            raise CorruptObject(_at(key, "no finite values", commit, wrong))
+        if (wrong := np.flatnonzero(~readable_n & ~_blank(column, values[column.name]))).size:
+            raise CorruptObject(_at(key, "values, though quarantined", commit, wrong))
+
+
+def _check_part(
+    part: Part, codec: Codec, readable_n: NDArray[np.bool_], values: Mapping[str, NDArray[Any]], data: bytes
+) -> None:
+    rows_R, _ = part.layout.decode_part(data, part.start, part.stop, part.key)
+    if not np.array_equal(rows_R - part.start, kept := np.flatnonzero(readable_n)):
+        raise CorruptObject(f"{part.key} holds {len(rows_R)} rows, other ones than the {len(kept)} readable")
+    # Bytes are held by checksums; a few rows tell whether their values are what this codec writes.
+    codec.decode({name: column[kept[:_DECODED_ROWS]] for name, column in values.items()})
+
+
+def _filled(column: Column, values: NDArray[Any]) -> NDArray[np.bool_]:
+    if column.dtype.kind != "f":
+        return np.ones(len(values), dtype=np.bool_)
+    return np.asarray(np.isfinite(values).reshape(len(values), -1).all(axis=1))
+
+
+def _blank(column: Column, values: NDArray[Any]) -> NDArray[np.bool_]:
+    if column.dtype.kind == "f":
+        return np.asarray(~np.isfinite(values).reshape(len(values), -1).any(axis=1))
+    return np.asarray(np.asarray(values == column.blank(1)).reshape(len(values), -1).all(axis=1))
+
+
+def _at(key: str, what: str, commit: UnitCommit, wrong: NDArray[np.int64]) -> str:
+    return f"{key} holds {what} for row {commit.start + int(wrong[0])} ({wrong.size} rows in all)"
 
 
 def check_stats(commit: UnitCommit, rows: pa.Table | None, key: str, data: bytes) -> None:

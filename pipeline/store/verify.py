@@ -13,22 +13,23 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
 from softcask.pipeline.store.checks import (
     check_equal,
+    check_logits,
     check_receipt,
-    check_shard,
     check_stats,
     checked_rows,
     readable_rows,
 )
-from softcask.pipeline.store.layout import array_layouts, zarr_metadata
+from softcask.pipeline.store.codecs import load_codec
+from softcask.pipeline.store.layout import unit_objects, zarr_metadata
 from softcask.pipeline.store.objects import StoreObjects
-from softcask.storage_schemas import keys, tables
-from softcask.storage_schemas.errors import CorruptObject, SoftcaskError, StoreNotFound
+from softcask.storage_schemas import keys, npy, tables
+from softcask.storage_schemas.errors import CorruptObject, SoftcaskError, StoreAccess, StoreNotFound
 from softcask.storage_schemas.manifest import (
     Generation,
     Manifest,
@@ -62,10 +63,13 @@ class Problem:
     Attributes:
         key: The object.
         message: What was found and what was expected.
+        kind: Whether it is gone, is not what it should be, or could not be read, in which case nothing is
+            known of it.
     """
 
     key: str
     message: str
+    kind: Literal["missing", "damaged", "unread"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,15 +110,17 @@ def verify(uri: str, *, progress: Callable[[int, int, int], None] | None = None)
     size = 0
     with ThreadPoolExecutor(_THREADS) as pool:
         checked = pool.map(partial(_check_object, objects, walk), wanted)
-        for done, (key, read, message) in enumerate(checked, start=1):
+        for done, (key, read, error) in enumerate(checked, start=1):
             size += read
-            if message is not None:
-                walk.problem(key, message)
+            if error is not None:
+                walk.problem(key, error)
             if progress is not None:
                 progress(done, len(wanted), size)
-    problems = tuple(Problem(key=key, message=text) for key, text in sorted(walk.problems.items()))
     return VerifyReport(
-        objects=len(wanted), bytes=size, problems=problems, orphans=len(present - walk.checks.keys())
+        objects=len(wanted),
+        bytes=size,
+        problems=tuple(problem for _, problem in sorted(walk.problems.items())),
+        orphans=len(present - walk.checks.keys()),
     )
 
 
@@ -124,13 +130,14 @@ class _Walk:
     def __init__(self, objects: StoreObjects, present: set[str]) -> None:
         self.checks: defaultdict[str, list[_Check]] = defaultdict(list)
         self.required: set[str] = set()
-        self.problems: dict[str, str] = {}
+        self.problems: dict[str, Problem] = {}
         self._objects = objects
         self._present = present
         self._segments: dict[str, SegmentManifest] = {}
         self._readable: dict[str, pa.Table] = {}
         self._teachers: dict[str, TeacherManifest] = {}
         self._records: set[ObjectRecord] = set()
+        self._superseded: list[tuple[str, Any]] = []
 
     def run(self) -> None:
         """Walk all documents: runs, rows, teachers, the catalog, receipts."""
@@ -149,10 +156,13 @@ class _Walk:
             commits = list(pool.map(lambda found: self._document(UnitCommit, found[0]), receipts))
         for (key, (name, unit)), commit in zip(receipts, commits, strict=True):
             self._guarded(key, self._receipt, key, name, unit, commit)
+        for key, written in self._superseded:
+            if written.get("key") not in self.checks:
+                self._guarded(key, self._claim_written, written)
 
-    def problem(self, key: str, message: str) -> None:
+    def problem(self, key: str, error: Exception) -> None:
         """Note what is wrong with an object; the first finding counts."""
-        self.problems.setdefault(key, message)
+        self.problems.setdefault(key, _problem(key, error))
 
     def _matching(self, pattern: re.Pattern[str]) -> Iterable[tuple[str, tuple[str, ...]]]:
         for key in sorted(self._present):
@@ -164,7 +174,7 @@ class _Walk:
         try:
             step(*arguments)
         except Exception as error:
-            self.problem(key, _message(key, error))
+            self.problem(key, error)
 
     def _claim(self, key: str, *checks: _Check, required: bool = True) -> None:
         self.checks[keys.checked_key(key)] += checks
@@ -181,12 +191,12 @@ class _Walk:
         try:
             return kind.from_bytes(self._objects.read(key), key)
         except Exception as error:
-            self.problem(key, _message(key, error))
+            self.problem(key, error)
             return None
 
     def _named(self, key: str, document: Manifest | None, field: str, expected: object) -> None:
         if document is not None and (found := getattr(document, field)) != expected:
-            self.problem(key, f"{key} is the document of {found!r}; it was moved or copied")
+            self.problem(key, CorruptObject(f"{key} is the document of {found!r}; it was moved or copied"))
 
     def _segment(self, key: str, name: str) -> None:
         segment = self._document(SegmentManifest, key)
@@ -211,6 +221,9 @@ class _Walk:
         self._teachers[name] = teacher
         probe = keys.probe(name)
         self._claim(probe, partial(tables.from_bytes, schema=tables.PROBE, key=probe))
+        for record in teacher.codec.arrays.values():
+            self._claim_record(record)
+            self._claim(record.key, partial(npy.from_bytes, key=record.key))
         for segment in self._segments.values():
             self._claim_metadata(teacher, segment, 0, required=False)
 
@@ -227,24 +240,36 @@ class _Walk:
         if keys.CATALOG_POINTER in self._present:
             pointer = self._document(Pointer, keys.CATALOG_POINTER)
         newest = max([*numbers, pointer.generation if pointer else 0])
-        gap = next((number for number in range(1, newest + 1) if number not in numbers), newest)
-        for number in sorted({*numbers, gap} - {0}):
-            self._guarded(keys.generation(number), self._generation, number)
+        # Old ones may be taken away, from the oldest on.
+        first = min([*numbers, newest])
+        gap = next((number for number in range(first, newest + 1) if number not in numbers), newest)
+        current: Generation | None = None
+        for number in sorted({*numbers, gap} - {0}, reverse=True):
+            key = keys.generation(number)
+            generation = self._document(Generation, key)
+            self._named(key, generation, "generation", number)
+            if generation is not None:
+                self._guarded(key, self._generation, key, generation, current or generation)
+                current = current or generation
 
-    def _generation(self, number: int) -> None:
-        key = keys.generation(number)
-        generation = self._document(Generation, key)
-        self._named(key, generation, "generation", number)
-        for record in (*generation.manifests, *generation.tables) if generation else ():
+    def _generation(self, key: str, generation: Generation, newest: Generation) -> None:
+        dropped = generation.dropped.rows
+        for record in (*generation.manifests, *generation.tables, *((dropped,) if dropped else ())):
             self._guarded(key, self._claim_record, record)
-        for record in generation.tables if generation else ():
-            self._guarded(record.key, self._commits, record)
+        if dropped is not None:
+            self._claim(dropped.key, partial(tables.from_bytes, schema=tables.DROPPED, key=dropped.key))
+        for record in generation.tables:
+            if generation is newest or record not in newest.tables:
+                self._guarded(record.key, self._commits, record, generation is newest)
 
-    def _commits(self, record: ObjectRecord) -> None:
+    def _commits(self, record: ObjectRecord, newest: bool) -> None:
         data = self._objects.read_recorded(record)
         for row in tables.from_bytes(data, tables.COMMITS, record.key).to_pylist():
             for written in (row["receipt"], *row["objects"]):
-                self._guarded(record.key, self._claim_written, written)
+                if newest:
+                    self._guarded(record.key, self._claim_written, written)
+                else:  # it may have been made anew since, in other bytes
+                    self._superseded.append((record.key, written))
 
     def _claim_written(self, written: Any) -> None:
         self._claim_record(ObjectRecord.model_validate(written))
@@ -264,12 +289,13 @@ class _Walk:
         self._claim_metadata(teacher, segment, view, required=True)
         rows = self._readable.get(segment_name)
         part = rows.slice(commit.start, commit.stop - commit.start) if rows is not None else None
-        group, expected = keys.logits_group(name, segment_name, view), set()
-        for layout in array_layouts(teacher, segment).values():
-            expected.add(shard := f"{group}/{layout.shard_key(index)}")
-            self._claim(shard, partial(check_shard, layout, commit, part, shard))
-        expected.add(stats := keys.stats_part(name, segment_name, view, index))
-        self._claim(stats, partial(check_stats, commit, part, stats))
+        codec, expected = load_codec(self._objects, teacher), set()
+        for logits in unit_objects(teacher, segment, view, index):
+            expected.add(logits.key)
+            self._claim(logits.key, partial(check_logits, logits, codec, commit, part, logits.key))
+        if teacher.stats:
+            expected.add(stats := keys.stats_part(name, segment_name, view, index))
+            self._claim(stats, partial(check_stats, commit, part, stats))
         if (found := {record.key for record in commit.objects}) != expected:
             raise CorruptObject(f"{key} records the objects {sorted(found)}, expected {sorted(expected)}")
 
@@ -281,21 +307,23 @@ def _present_keys(objects: StoreObjects) -> set[str]:
     return {str(path).removeprefix(prefix) for path in objects.fs.find(objects.root)}
 
 
-def _check_object(objects: StoreObjects, walk: _Walk, key: str) -> tuple[str, int, str | None]:
-    """(key, bytes read, what is wrong or None) of one object; damage of any kind ends as a message."""
+def _check_object(objects: StoreObjects, walk: _Walk, key: str) -> tuple[str, int, Exception | None]:
+    """(key, bytes read, what is wrong or None) of one object; damage of any kind ends as an error."""
     data = b""
     try:
         data = objects.read(key)
         for check in walk.checks[key]:
             check(data)
     except Exception as error:
-        return key, len(data), _message(key, error)
+        return key, len(data), error
     return key, len(data), None
 
 
-def _message(key: str, error: Exception) -> str:
+def _problem(key: str, error: Exception) -> Problem:
     if isinstance(error, StoreNotFound):
-        return f"{key} is missing"
+        return Problem(key=key, message=f"{key} is missing", kind="missing")
     if isinstance(error, SoftcaskError):
-        return str(error)
-    return f"{key} cannot be made sense of: {type(error).__name__}: {error}"
+        unread = isinstance(error, StoreAccess)
+        return Problem(key=key, message=str(error), kind="unread" if unread else "damaged")
+    message = f"{key} cannot be made sense of: {type(error).__name__}: {error}"
+    return Problem(key=key, message=message, kind="damaged")

@@ -7,13 +7,26 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.stores import Killed, MadeStore, all_objects, flip, mortal, sealed_store, teacher_manifest
+from tests.scaled_codec import add_scaled_teacher
+from tests.stores import (
+    Killed,
+    MadeStore,
+    all_objects,
+    flip,
+    mortal,
+    pin_by_hand,
+    sealed_store,
+    teacher_manifest,
+)
 
 from softcask.pipeline.store.layout import array_layouts
-from softcask.pipeline.store.sealing import seal
+from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.reader import open_store
+from softcask.pipeline.store.sealing import reseal, seal
 from softcask.pipeline.store.verify import verify
 from softcask.storage_schemas import keys, tables
-from softcask.storage_schemas.errors import StoreNotFound
+from softcask.storage_schemas.codecs.registry import codec_from
+from softcask.storage_schemas.errors import StoreAccess, StoreNotFound
 from softcask.storage_schemas.manifest import (
     Generation,
     ObjectRecord,
@@ -22,6 +35,7 @@ from softcask.storage_schemas.manifest import (
     SegmentManifest,
     UnitCommit,
 )
+from softcask.storage_schemas.parquet_layout import PartLayout
 
 UNIT = "s0000-v0000-00000000"
 RECEIPT = keys.commit("alpha", UNIT)
@@ -328,3 +342,118 @@ def test_a_folder_where_an_object_belongs_is_a_problem(own: MadeStore) -> None:
     path.unlink()
     (path / "inside").mkdir(parents=True)
     assert list(problems(own)) == [SHARD]
+
+
+# --- logits in Parquet, with an array that the codec keeps once
+
+PART = keys.logits_part("gamma", "s0000", 0, 0)
+
+
+@pytest.fixture
+def with_parquet(own: MadeStore, monkeypatch: pytest.MonkeyPatch) -> MadeStore:
+    add_scaled_teacher(own, "gamma", monkeypatch)
+    own.commit_all("gamma")
+    return own
+
+
+def test_logits_in_parquet_and_arrays_kept_once_are_checked_like_all_else(with_parquet: MadeStore) -> None:
+    seal(with_parquet.objects)
+    standing = all_objects(with_parquet.objects)
+    report = verify(with_parquet.objects.uri)
+    assert (report.problems, report.objects, report.orphans) == ((), len(standing), 0)
+    (array,) = (key for key in standing if key.startswith("teachers/gamma/codec/steps-"))
+    for key in (array, PART, keys.logits_part("gamma", "s0000", 0, 2)):
+        for place in range(0, len(standing[key]), 41):
+            assert damaged(with_parquet, key, flip(standing[key], place)) == [key]
+        assert damaged(with_parquet, key, None) == [key]
+
+
+def recommit_part(made: MadeStore, rows: list[int], codes: int) -> dict[str, str]:
+    """Put a part of these rows in the place of unit 0's, its receipt changed to record it."""
+    layout = PartLayout(columns=codec_from(made.teachers["gamma"].codec).columns(3))
+    tops = np.array([b"1.0"] * len(rows), dtype=object)
+    columns = {"codes": np.full((len(rows), 3), codes, dtype="<i2"), "top": tops}
+    data = layout.encode_part(np.array(rows), columns)
+    made.objects.replace(PART, data)
+    receipt = keys.commit("gamma", UNIT)
+    commit = UnitCommit.from_bytes(made.objects.read(receipt), receipt)
+    records = [ObjectRecord.of(PART, data), *commit.objects[1:]]
+    made.objects.replace(receipt, commit.model_copy(update={"objects": tuple(records)}).to_bytes())
+    return problems(made)
+
+
+READABLE = [0, 1, 2, 3, 4, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("rows", "codes", "said"),
+    [
+        ([0, 1, 2, 3, 4, 5, 6, 7], 0, "holds 8 rows, other ones than the 7 readable"),
+        ([0, 1, 2, 3, 4, 5, 6], 0, "holds 7 rows, other ones"),
+        ([0, 1, 2, 3, 4, 6, 9], 0, "other rows than 0 to 7 in order"),
+        (READABLE, 1, "a code above the maximum"),
+    ],
+)
+def test_a_part_of_other_rows_or_of_values_that_no_encoder_writes_is_found(
+    with_parquet: MadeStore, rows: list[int], codes: int, said: str
+) -> None:
+    assert said in recommit_part(with_parquet, rows, codes)[PART]
+
+
+def test_a_teacher_without_statistics_has_none_to_check(own: MadeStore) -> None:
+    teacher = teacher_manifest("delta").model_copy(update={"stats": False})
+    own.teachers["delta"] = teacher
+    own.logits["delta", "s0000"] = own.logits["alpha", "s0000"]
+    pin_by_hand(own.objects, teacher, [own.segments["s0000"][0]])
+    own.commit_all("delta")
+    seal(own.objects)
+    assert problems(own) == {}
+    assert not any(key.startswith("teachers/delta/stats/") for key in all_objects(own.objects))
+
+
+# --- several generations
+
+
+def test_what_a_later_generation_made_anew_is_not_held_against_an_older_one(made: MadeStore) -> None:
+    """Another device gives other last bits; the receipt and the newest generation count."""
+    own = sealed_store(f"{made.objects.uri}-anew")
+    own.logits["alpha", "s0000"] = own.logits["alpha", "s0000"] * np.float32(1.01)
+    for key in (RECEIPT, SHARD, STATS):
+        own.objects.remove(key)
+    own.commit("alpha", 0)
+    assert RECEIPT in problems(own)
+    reseal(own.objects, stale={("alpha", UNIT)})
+    assert problems(own) == {}
+    standing = own.objects.read(SHARD)
+    own.objects.replace(SHARD, flip(standing, 9))
+    assert list(problems(own)) == [SHARD]
+
+
+def test_old_generations_may_be_taken_away_from_the_oldest_on(own: MadeStore) -> None:
+    for index in (1, 2):
+        seal(own.objects)
+        own.commit("alpha", index)
+    assert seal(own.objects).generation == 3
+    own.objects.remove(keys.generation(1))
+    assert problems(own) == {}
+    own.objects.remove(keys.CATALOG_POINTER)
+    assert problems(own) == {}
+    assert open_store(own.objects.uri).generation == 3
+    own.objects.publish(keys.CATALOG_POINTER, Pointer(generation=1).to_bytes())
+    assert open_store(own.objects.uri).generation == 3
+
+
+def test_what_cannot_be_read_is_told_from_what_is_damaged(
+    own: MadeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: StoreObjects, key: str) -> bytes:
+        if key == SHARD:
+            raise StoreAccess("no permission")
+        return read(self, key)
+
+    read = StoreObjects.read
+    monkeypatch.setattr(StoreObjects, "read", refused)
+    Path(own.objects.path(STATS)).unlink()
+    own.objects.replace(keys.probe("alpha"), b"")
+    kinds = {problem.key: problem.kind for problem in verify(own.objects.uri).problems}
+    assert kinds == {SHARD: "unread", STATS: "missing", keys.probe("alpha"): "damaged"}
