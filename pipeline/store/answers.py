@@ -22,13 +22,16 @@ _PASSING_CODES = {
     "Throttling",
     "XAmzContentSHA256Mismatch",
 }
+_ANSWERING_TYPES = {"aiohttp.client_exceptions.ClientResponseError", "gcsfs.retry.HttpError"}
 _PASSING_TYPES = {
     "aiohttp.client_exceptions.ClientConnectionError",
     "aiohttp.client_exceptions.ClientPayloadError",
+    "botocore.exceptions.ConnectionClosedError",
     "botocore.exceptions.ConnectionError",
     "botocore.exceptions.FlexibleChecksumError",
-    "botocore.exceptions.HTTPClientError",
     "botocore.exceptions.IncompleteReadError",
+    "botocore.exceptions.ReadTimeoutError",
+    "botocore.exceptions.ResponseStreamingError",
     "botocore.parsers.ResponseParserError",
     "builtins.ConnectionError",
     "builtins.TimeoutError",
@@ -61,7 +64,7 @@ _OTHER_REGION = {
     "PermanentRedirect",
     "301",
 }
-_USER_INFORMATION = re.compile(r"(?<=://)[^/@\s]+@")
+_USER_INFORMATION = re.compile(r"(?<=://)[^@\s]+@")
 _SECRET_NAME = re.compile(
     r"(AWS|FSSPEC|GOOGLE|GCS)_.*(SECRET|TOKEN|PASSWORD)|FSSPEC_(S3|GCS|GS)", re.IGNORECASE
 )
@@ -79,6 +82,10 @@ class Answer:
     code: str = ""
     status: int = 0
 
+    def __str__(self) -> str:
+        """As people name it: "503 SlowDown"."""
+        return f"{self.status or ''} {self.code if self.code != str(self.status) else ''}".strip()
+
 
 def answer_of(error: BaseException) -> Answer:
     """The server's answer that an error, or what caused it, carries."""
@@ -87,10 +94,8 @@ def answer_of(error: BaseException) -> Answer:
         if isinstance(response, Mapping):
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             return Answer(code=str(response.get("Error", {}).get("Code", "")), status=int(status))
-        for place in ("status", "code"):
-            status = getattr(cause, place, None)
-            if isinstance(status, int) and status >= 300:
-                return Answer(status=status)
+        if _names(cause) & _ANSWERING_TYPES:
+            return Answer(status=int(getattr(cause, "status", 0) or getattr(cause, "code", 0) or 0))
     return Answer()
 
 
@@ -150,7 +155,7 @@ def redacted(text: str) -> str:
     """`text` without what the environment or a URL in it keeps secret."""
     text = _USER_INFORMATION.sub("***@", text)
     for name, value in os.environ.items():
-        if _SECRET_NAME.fullmatch(name) and len(value) > 3:
+        if _SECRET_NAME.match(name) and len(value) > 3:
             text = text.replace(value, "***")
     return text
 
@@ -164,4 +169,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _types(error: BaseException) -> set[str]:
-    return {f"{kind.__module__}.{kind.__name__}" for cause in _causes(error) for kind in type(cause).__mro__}
+    return {name for cause in _causes(error) for name in _names(cause)}
+
+
+def _names(error: BaseException) -> set[str]:
+    return {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}

@@ -6,7 +6,7 @@ import contextlib
 import errno
 from collections.abc import Iterator
 
-from softcask.pipeline.store.answers import advice, redacted, says_no_bucket
+from softcask.pipeline.store.answers import advice, answer_of, redacted, says_no_bucket
 from softcask.storage_schemas.errors import SoftcaskError, StoreAccess, StoreNotFound
 
 
@@ -51,7 +51,7 @@ def explained(verb: str, where: str, *, local: bool) -> Iterator[None]:
 
 
 def _told(verb: str, where: str, error: Exception) -> str:
-    kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+    kind = str(answer_of(error)) or ("" if isinstance(error, OSError) else type(error).__name__)
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    told = f"could not {verb} {where}: {kind}{error}{notes}".rstrip(".")
+    told = f"could not {verb} {where}: {f'{kind}: ' if kind else ''}{error}{notes}".rstrip(".")
     return redacted(f"{told}. {advice(error)}".rstrip())

@@ -27,7 +27,8 @@ _S3_CONFIG = {
     "retries": {"total_max_attempts": 1, "mode": "standard"},  # `Retries` counts them
 }
 _LARGEST_PUT = 5 << 30
-_PLACE = re.compile(r"(?P<protocol>[A-Za-z0-9+.-]+)://(?P<place>[^/]*)(?P<rest>[^:]*)")
+_PLACE = re.compile(r"(?P<protocol>[A-Za-z0-9+.-]+)://(?P<place>[^/]*)")
+_PASSWORD = re.compile(r"://[^/@]*:(?!\d+(/|$)).*@")
 
 
 def open_filesystem(uri: str) -> tuple[Any, str]:
@@ -56,7 +57,7 @@ def refuse_secrets(uri: str) -> None:
     for found in _PLACE.finditer(uri):
         protocol, place = found["protocol"], found["place"]
         bucket = protocol in _BUCKETS and not place.startswith("arn:")
-        if (bucket and re.search("[:@]", place)) or re.search(":.*@", place):
+        if (bucket and re.search("[:@]", place)) or _PASSWORD.search(uri):
             raise StoreAccess(
                 f"the {protocol}:// address holds credentials, and an address is shown, logged and kept. "
                 f"Name the store as {protocol}://PLACE/PATH and give credentials by the environment "

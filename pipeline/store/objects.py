@@ -172,8 +172,9 @@ class StoreObjects:
         """Make the object, whole, unless the name is taken.
 
         Returns:
-            False where an object of this name stands already; it is left as it is. True also where a server
-            failed, and what stands there when it is asked again are exactly these bytes.
+            False where an object of this name stands already; it is left as it is. True also where a request
+            failed, and what stands there when it is made again are exactly these bytes. (A driver that makes
+            it again unseen finds its own name taken: False may be said of one's own bytes, too.)
 
         Raises:
             StoreAccess: No permission, no space, a fault of the filesystem, or one that cannot tell whether a
