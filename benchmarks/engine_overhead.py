@@ -34,10 +34,11 @@ from rich.console import Console
 from rich.table import Table
 
 from softcask.pipeline.precompute.config import RunConfig
-from softcask.pipeline.precompute.driver import SEGMENT, precompute
+from softcask.pipeline.precompute.driver import precompute
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.prepare import prepare_root, prepare_segment
 from softcask.pipeline.transfer_sets.indexing import index_rows
+from softcask.storage_schemas import keys
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -163,7 +164,7 @@ def index_only(config: RunConfig) -> None:
     prepare_root(objects, config.classes.class_names)
     prepare_segment(
         objects,
-        SEGMENT,
+        keys.segment_name(0),
         source=source.describe(),
         input_shape=source.input_shape,
         input_dtype=str(source.input_dtype),

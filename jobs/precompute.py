@@ -91,13 +91,11 @@ def _show(summary: Summary) -> None:
 
 
 def _warn(summary: Summary) -> None:
-    from softcask.pipeline.precompute.driver import SEGMENT
-    from softcask.storage_schemas.keys import segment_rows
-
     if summary.quarantined:
+        tables = ", ".join(f"{summary.store}/{key}" for key in summary.quarantine_tables)
         console.warn(
             f"{console.many(summary.quarantined, 'row')} could not be read and have no logits; the reason of "
-            f"each is in the column `quarantine` of {summary.store}/{segment_rows(SEGMENT)}"
+            f"each is in the column `quarantine` of {tables}"
         )
     for name, teacher in summary.teachers.items():
         if teacher.suspicious:

@@ -184,7 +184,7 @@ class Labeller:
         return self._source.unchanged() and known_again(self._objects, segment, self._source.describe())
 
     def _read_batch(self, work: _Work, positions_B: NDArray[np.int64]) -> NDArray[Any]:
-        batch = self._source.read(positions_B)
+        batch = self._source.read(work.segment.first + positions_B)
         if batch.problems:
             place, reason = min(batch.problems.items())
             raise TransferSetError(

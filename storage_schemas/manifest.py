@@ -205,6 +205,7 @@ class SegmentManifest(Manifest):
         input_shape: Shape of one row.
         input_dtype: numpy dtype of the rows.
         table: The rows' table as committed.
+        first: Place of its first row in the source, which holds the rows of earlier segments before it.
     """
 
     softcask: ClassVar[str] = "segment"
@@ -216,6 +217,7 @@ class SegmentManifest(Manifest):
     input_shape: tuple[int, ...]
     input_dtype: str
     table: ObjectRecord
+    first: Count = _later(0)
 
     @property
     def units(self) -> int:

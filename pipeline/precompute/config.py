@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
+from softcask.pipeline.codec_choice.request import CodecRequest
 from softcask.pipeline.config.sections import ByKind, merged, problem_at
 from softcask.pipeline.config.toml import load_toml
 from softcask.pipeline.executors.options import ExecutorOptions
@@ -17,7 +18,6 @@ from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.teachers.registry import TEACHERS
 from softcask.pipeline.transfer_sets.base import SourceOptions
 from softcask.pipeline.transfer_sets.registry import SOURCES
-from softcask.storage_schemas.codecs.registry import codec_named
 from softcask.storage_schemas.errors import ConfigError
 
 
@@ -27,18 +27,21 @@ class StoreOptions(Options):
     Attributes:
         uri: Folder or fsspec URL of the store.
         unit_rows: Rows of a unit of work, commit and loss; None: as many as the plan finds good.
-        codec: How logits become bytes.
+        codec: How logits become bytes: a codec's name, or a section of its own.
+        compression: Of chunks in Zarr: `none`, `blosc`, or `auto`: none on local disks, blosc elsewhere.
+        stats: Whether each unit gets a table of statistics.
     """
 
     uri: ResolvedPath
     unit_rows: int | None = Field(default=None, ge=1)
-    codec: str = "dense16"
+    codec: CodecRequest = CodecRequest()
+    compression: Literal["auto", "none", "blosc"] = "auto"
+    stats: bool = True
 
-    @field_validator("codec")
+    @field_validator("codec", mode="before")
     @classmethod
-    def _check_codec(cls, name: str) -> str:
-        codec_named(name)
-        return name
+    def _name_alone(cls, found: Any) -> Any:
+        return {"name": found} if isinstance(found, str) else found
 
 
 class ClassesOptions(Options):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from softcask.pipeline.plan import Task
 
@@ -13,9 +14,9 @@ class Progress:
     """One step of a run, for whoever watches.
 
     Attributes:
-        stage: `index` or `label`.
-        done: Rows done of this stage; of `label`, rows times teachers.
-        total: Rows of this stage.
+        stage: `index`, `try codecs` or `label`.
+        done: Rows done of this stage; of `label`, rows times teachers; of `try codecs`, teachers.
+        total: Of all of this stage.
         task: The task that ended, in `label`.
         seconds: Time by stage of that task.
     """
@@ -39,6 +40,8 @@ class TeacherSummary:
         correct: Labelled rows whose top-1 is their label.
         bytes: Bytes of all its units' objects.
         device_seconds: What this run's forward passes took.
+        codec: How its logits are kept.
+        codec_reason: Why, where that was chosen by a trial.
         suspicious: Whether its top-1 looks like guessing.
     """
 
@@ -49,6 +52,8 @@ class TeacherSummary:
     correct: int
     bytes: int
     device_seconds: float
+    codec: str
+    codec_reason: str
     suspicious: bool
 
 
@@ -61,6 +66,7 @@ class Summary:
         generation: Sealed generation that holds everything.
         rows: Readable rows of the transfer set.
         quarantined: Rows that could not be read.
+        quarantine_tables: Keys of the tables that tell why, where there are such rows.
         unit_rows: Rows a unit.
         tasks: Tasks that this run did.
         teachers: By name, those of the config.
@@ -73,6 +79,7 @@ class Summary:
     generation: int
     rows: int
     quarantined: int
+    quarantine_tables: tuple[str, ...]
     unit_rows: int
     tasks: int
     teachers: dict[str, TeacherSummary]
@@ -91,6 +98,10 @@ class TeacherPlan:
         rows: Rows that are still to be labelled.
         bytes: Estimated bytes they will take.
         group: The workers it lives in.
+        codec: How its logits are kept; empty where only a trial can tell.
+        trials: What each codec did on a sample; see `softcask.pipeline.codec_choice.trials.Trial.to_dict`.
+        reason: Which codec was chosen by that and why, or why none could be.
+        seconds: Estimated time of its forward passes on one device; None without a trial.
     """
 
     units: int
@@ -98,6 +109,10 @@ class TeacherPlan:
     rows: int
     bytes: int
     group: str
+    codec: str
+    trials: tuple[dict[str, Any], ...]
+    reason: str
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,7 @@ def prepare_root(objects: StoreObjects, class_names: Sequence[str]) -> None:
     """The store's root, made if there is none; see `check_root`."""
     check_root(objects, class_names)
     objects.publish(keys.ROOT, RootManifest(class_names=tuple(class_names)).to_bytes())
+    objects.refuse_overwriting(keys.ROOT, objects.read(keys.ROOT))
     check_root(objects, class_names)
 
 
@@ -75,6 +76,7 @@ def prepare_segment(
     index: Callable[[], pa.Table],
     choose_unit_rows: Callable[[int], int],
     columns: Iterable[Column] = (),
+    first: int = 0,
 ) -> SegmentManifest:
     """The rows of a segment, indexed if they are not yet, or known again without reading them.
 
@@ -85,9 +87,10 @@ def prepare_segment(
         input_shape: Shape of one row.
         input_dtype: numpy dtype of the rows.
         unit_rows: Rows a unit as the user states them, or None.
-        index: Reads every row of the source; called only when it must be.
+        index: Reads every row of the segment; called only when it must be.
         choose_unit_rows: Rows a unit, from the number of rows, where the user states none.
         columns: What will be kept of each row; a stated number of rows a unit must suit them.
+        first: Place of its first row in the source.
 
     Raises:
         StoreError: Units of so many rows would fall into tiny chunks.
@@ -108,6 +111,7 @@ def prepare_segment(
             input_shape=input_shape,
             input_dtype=input_dtype,
             table=publish_table(objects, keys.segment_rows(segment), table)[0],
+            first=first,
         )
         if objects.publish(key, manifest.to_bytes()):
             _remember(objects, manifest, source)
@@ -117,10 +121,11 @@ def prepare_segment(
         "input_shape": list(input_shape),
         "input_dtype": input_dtype,
         "unit_rows": unit_rows or standing.unit_rows,
+        "first": first,
     }
     _refuse_differences(
         wanted,
-        {name: standing.model_dump(mode="json")[name] for name in wanted},
+        {**{name: standing.model_dump(mode="json").get(name) for name in wanted}, "first": standing.first},
         f"segment {segment} of {objects.uri} was made otherwise",
         f"Set these back, or {_elsewhere(objects)}.",
     )

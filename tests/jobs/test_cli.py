@@ -61,10 +61,10 @@ def test_a_wrong_option_is_a_usage_error(softcask: Softcask, project: Project) -
 def test_a_fault_of_softcask_keeps_its_traceback(
     softcask: Softcask, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(config: object) -> None:
+    def broken(config: object, **_: object) -> None:
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr("softcask.pipeline.precompute.driver.plan", broken)
+    monkeypatch.setattr("softcask.pipeline.precompute.planning.plan", broken)
     ended = softcask("plan", project.run)
     assert ended.exit_code == 1
     assert isinstance(ended.exception, ZeroDivisionError)
@@ -73,10 +73,10 @@ def test_a_fault_of_softcask_keeps_its_traceback(
 def test_a_refusal_of_the_system_is_one_message(
     softcask: Softcask, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(config: object) -> None:
+    def refused(config: object, **_: object) -> None:
         raise PermissionError(13, "Permission denied", "/somewhere")
 
-    monkeypatch.setattr("softcask.pipeline.precompute.driver.plan", refused)
+    monkeypatch.setattr("softcask.pipeline.precompute.planning.plan", refused)
     ended = softcask("plan", project.run)
     assert ended.exit_code == 2
     assert ended.stderr == "error: the system refused: [Errno 13] Permission denied: '/somewhere'\n"

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from softcask.pipeline.codec_choice.request import CodecRequest
 from softcask.pipeline.precompute.config import ClassesOptions, RunConfig, load_run
 from softcask.pipeline.transfer_sets.idx import IdxOptions
+from softcask.storage_schemas.codecs.registry import CODECS
 from softcask.storage_schemas.errors import ConfigError
 
 VALID = """
@@ -41,7 +43,7 @@ def problems(folder: Path, text: str, overrides: dict[str, Any] | None = None) -
 
 def test_a_run_file_names_what_is_needed_and_nothing_more(tmp_path: Path) -> None:
     config = load_run(write(tmp_path, VALID))
-    assert config.store.uri == str(tmp_path / "store") and config.store.codec == "dense16"
+    assert config.store.uri == str(tmp_path / "store") and config.store.codec == CodecRequest()
     assert isinstance(config.transfer_set, IdxOptions)
     assert config.transfer_set.images == str(tmp_path / "data/train-images-idx3-ubyte.gz")
     assert config.teachers[0].kind == "torch" and config.teachers[0].name == "first"
@@ -98,7 +100,7 @@ in_flight = 9
     del told[8], told[0]
     assert told == [
         "run.toml:2: store.uri: field required",
-        "run.toml:3: store.codec: unknown codec 'mp3'; known codecs: dense16",
+        f"run.toml:3: store.codec: unknown codec 'mp3'; known codecs: {', '.join(sorted(CODECS))}",
         "run.toml:5: transfer_set.inputs: field required",
         "run.toml:7: transfer_set.input: unknown key; did you mean 'inputs'? "
         f"known keys: kind, max_quarantined, {arrays}",

@@ -23,8 +23,10 @@ from tests.worlds import (
 )
 
 from softcask.pipeline.precompute import driver as job
+from softcask.pipeline.precompute import preparation
 from softcask.pipeline.precompute.config import RunConfig
-from softcask.pipeline.precompute.driver import plan, precompute
+from softcask.pipeline.precompute.driver import precompute
+from softcask.pipeline.precompute.planning import plan
 from softcask.pipeline.precompute.results import Progress
 from softcask.pipeline.store.reader import open_store
 from softcask.storage_schemas.errors import (
@@ -93,7 +95,7 @@ def test_a_finished_job_runs_no_teacher_and_writes_nothing(
     precompute(run_config(tmp_path))
     before = identities_of(tmp_path / "cask")
     monkeypatch.setattr(job, "executor_from", _no_executor)
-    monkeypatch.setattr(job, "index_rows", lambda *_, **__: pytest.fail("rows were indexed again"))
+    monkeypatch.setattr(preparation, "index_rows", lambda *_, **__: pytest.fail("rows were indexed again"))
     again = precompute(run_config(tmp_path))
     assert (again.tasks, again.run) == (0, None)
     assert identities_of(tmp_path / "cask") == before
@@ -265,7 +267,7 @@ def test_rows_that_change_while_they_are_labelled_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_rows(tmp_path)
-    index = job.index_rows
+    index = preparation.index_rows
 
     def index_then_change(*args: object, **kwargs: object) -> object:
         table = index(*args, **kwargs)  # type: ignore[arg-type]
@@ -274,7 +276,7 @@ def test_rows_that_change_while_they_are_labelled_are_refused(
         np.save(tmp_path / "inputs.npy", inputs)
         return table
 
-    monkeypatch.setattr(job, "index_rows", index_then_change)
+    monkeypatch.setattr(preparation, "index_rows", index_then_change)
     with pytest.raises(TransferSetError, match=r"row 100 \('inputs-00000100'\) of unit s0000-v0000-00000003"):
         precompute(run_config(tmp_path, teacher("a")))
 
@@ -429,7 +431,7 @@ def test_a_unit_length_that_makes_tiny_chunks_is_refused_before_rows_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_rows(tmp_path)
-    monkeypatch.setattr(job, "index_rows", lambda *_, **__: pytest.fail("rows were read"))
+    monkeypatch.setattr(preparation, "index_rows", lambda *_, **__: pytest.fail("rows were read"))
     store = {"uri": str(tmp_path / "cask"), "unit_rows": 1_000_003}  # a prime
     with pytest.raises(StoreError, match="1000003|1,000,003"):
         precompute(run_config(tmp_path, store=store))
