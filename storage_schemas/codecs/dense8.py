@@ -136,7 +136,8 @@ def _tops(largest_BG: NDArray[np.float32]) -> NDArray[np.float16]:
     tops_BG = largest_BG.astype("<f2")
     too_low = tops_BG.astype(np.float32) < largest_BG
     tops_BG[too_low] = np.nextafter(tops_BG[too_low], np.float16(0))
-    return np.where(largest_BG < 0, np.minimum(tops_BG, -LEAST_HALF.astype("<f2")), tops_BG)
+    np.minimum(tops_BG, -LEAST_HALF.astype("<f2"), out=tops_BG, where=largest_BG < 0)
+    return tops_BG
 
 
 def _steps(ranges_BG: NDArray[np.float32]) -> NDArray[np.float16]:
@@ -145,7 +146,7 @@ def _steps(ranges_BG: NDArray[np.float32]) -> NDArray[np.float16]:
     None is 0, nor so small that a top which lies `LEAST_HALF` below its block rounds to a step of -1.
     """
     exact_BG = np.maximum(ranges_BG / STEPS, 2 * LEAST_HALF)
-    steps_BG = exact_BG.astype("<f2")
+    steps_BG: NDArray[np.float16] = exact_BG.astype("<f2")
     too_low = steps_BG.astype(np.float32) < exact_BG
     steps_BG[too_low] = np.nextafter(steps_BG[too_low], np.float16(np.inf))
     return steps_BG

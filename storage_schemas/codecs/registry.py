@@ -5,10 +5,11 @@ from __future__ import annotations
 from softcask.storage_schemas.codecs.base import Arrays, Codec
 from softcask.storage_schemas.codecs.dense8 import Dense8
 from softcask.storage_schemas.codecs.dense16 import Dense16
+from softcask.storage_schemas.codecs.topk import TopK
 from softcask.storage_schemas.errors import UnknownKind
 from softcask.storage_schemas.manifest import CodecSpec
 
-CODECS: dict[str, type[Codec]] = {Dense16.name: Dense16, Dense8.name: Dense8}
+CODECS: dict[str, type[Codec]] = {Dense16.name: Dense16, Dense8.name: Dense8, TopK.name: TopK}
 
 
 def codec_named(name: str) -> type[Codec]:
