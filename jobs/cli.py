@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import softcask
-from softcask.jobs import console, drop, export, inspect, plan, precompute, submit, train, verify
+from softcask.jobs import console, drop, export, gc, inspect, plan, precompute, submit, train, verify
 from softcask.storage_schemas.errors import SoftcaskError
 
 _EXTRAS = {"ray": "engine", "torch": "student", "safetensors": "student"}
@@ -54,6 +54,7 @@ app.command(epilog=precompute.EXAMPLES)(precompute.precompute)
 app.command(epilog=verify.EXAMPLES)(verify.verify)
 app.command(epilog=inspect.EXAMPLES)(inspect.inspect)
 app.command(epilog=drop.EXAMPLES)(drop.drop)
+app.command(epilog=gc.EXAMPLES)(gc.gc)
 app.command(epilog=export.EXAMPLES)(export.export)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=submit.EXAMPLES)(submit.submit)

@@ -218,7 +218,7 @@ class Mortal(StoreObjects):
 
     step: int = 0
     after: bool = False
-    writes: list[str] = field(default_factory=list)
+    writes: list[str] = field(default_factory=list, compare=False)
 
     def publish(self, key: str, data: bytes) -> bool:
         return self._live(key, lambda: StoreObjects.publish(self, key, data))
@@ -246,7 +246,7 @@ class Overtaken(StoreObjects):
     """A writer that others overtake, each right before one of its writes of `key`."""
 
     key: str = ""
-    overtake: list[Callable[[], object]] = field(default_factory=list)
+    overtake: list[Callable[[], object]] = field(default_factory=list, compare=False)
 
     def publish(self, key: str, data: bytes) -> bool:
         self._meet(key)

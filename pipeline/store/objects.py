@@ -155,6 +155,13 @@ class StoreObjects:
             found = self._tried(lambda fs: fs.find(self.root))
         return {str(path).removeprefix(f"{self.root}/") for path in found}
 
+    def listing(self) -> dict[str, dict[str, Any]]:
+        """What the filesystem tells of all objects below the root, by key, temporaries among them."""
+        with self._explained("list", ""):
+            self.fs.invalidate_cache()
+            found = self._tried(lambda fs: fs.find(self.root, detail=True))
+        return {str(path).removeprefix(f"{self.root}/"): info for path, info in found.items()}
+
     def refuse_below_a_file(self) -> None:
         """Refuse a place where no folder can be made.
 

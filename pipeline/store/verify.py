@@ -101,7 +101,7 @@ def verify(uri: str, *, progress: Callable[[int, int, int], None] | None = None)
         StoreAccess: No filesystem for this protocol is installed.
     """
     objects = StoreObjects.at(uri)
-    present = _present_keys(objects)
+    present = objects.all_keys()
     walk = _Walk(objects, present)
     walk.run()
     if not present & walk.checks.keys():
@@ -298,13 +298,6 @@ class _Walk:
             self._claim(stats, partial(check_stats, commit, part, stats))
         if (found := {record.key for record in commit.objects}) != expected:
             raise CorruptObject(f"{key} records the objects {sorted(found)}, expected {sorted(expected)}")
-
-
-def _present_keys(objects: StoreObjects) -> set[str]:
-    """Keys of all objects below the store's root, found by listing."""
-    objects.fs.invalidate_cache()
-    prefix = f"{objects.root}/"
-    return {str(path).removeprefix(prefix) for path in objects.fs.find(objects.root)}
 
 
 def _check_object(objects: StoreObjects, walk: _Walk, key: str) -> tuple[str, int, Exception | None]:
