@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from softcask.pipeline.store.commit import committed_units, read_commit
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.storage_schemas import keys, tables
-from softcask.storage_schemas.errors import CorruptObject
+from softcask.storage_schemas.errors import CorruptObject, StoreError
 from softcask.storage_schemas.manifest import (
     Dropped,
     Generation,
@@ -86,6 +86,23 @@ def newest_generation(objects: StoreObjects) -> Generation | None:
     while newest is not None and (later := _read_generation(objects, newest.generation + 1)) is not None:
         newest = later
     return newest
+
+
+def generation_to_read(objects: StoreObjects, number: int | None) -> Generation | None:
+    """The newest sealed generation, or the one of this number; None where nothing was sealed yet.
+
+    Raises:
+        CorruptObject: As `newest_generation`.
+        StoreError: The one asked for is gone.
+    """
+    if number is None:
+        return newest_generation(objects)
+    if (found := _read_generation(objects, number)) is None:
+        raise StoreError(
+            f"generation {number} of {objects.uri} is gone: newer ones were sealed, and it was collected. "
+            "Open the store anew."
+        )
+    return found
 
 
 def generation_numbers(objects: StoreObjects) -> list[int]:

@@ -1,35 +1,45 @@
 """Read a store: rows, teachers, logits by row. What a student or a notebook holds in its hands.
 
-The codec is rebuilt from the store, every object is checked against its committed checksum when it is
-fetched, and decoded units stay in a bounded cache. No listing: the catalog says what there is.
+The codec is rebuilt from the store, every byte that counts is checked against its committed checksum before
+the first row is made from it, and rows are gathered from where they lie. No listing: the catalog says what
+there is.
+
+Memory: what had to be unpacked, decoded or fetched is kept up to `cache_bytes` (and at least the unit that
+is read); beside it stand the table of rows, the catalog, and what is asked for. Files on a local disk are
+mapped, 512 at a time: their pages are the system's, which drops them when it wants the memory.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+import os
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from fsspec.implementations.memory import MemoryFileSystem
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from softcask.pipeline.store import catalog
-from softcask.pipeline.store.layout import unit_objects
+from softcask.pipeline.store.buffers import ObjectBuffers
+from softcask.pipeline.store.codecs import load_codec
+from softcask.pipeline.store.gather import Gatherer
+from softcask.pipeline.store.local_cache import CACHE_DISK_BYTES, LocalCache
 from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.order import Batch, batches
 from softcask.pipeline.store.prepare import read_rows
 from softcask.pipeline.store.rows import Rows
+from softcask.pipeline.store.runs import runs_of
+from softcask.pipeline.store.unit_index import UnitIndex
+from softcask.pipeline.store.units import UnitOpener
 from softcask.storage_schemas import keys, tables
-from softcask.storage_schemas.codecs.base import check_claim
-from softcask.storage_schemas.codecs.registry import codec_from
-from softcask.storage_schemas.errors import CorruptObject, IncompleteStore, StoreError, StoreNotFound
+from softcask.storage_schemas.codecs.base import Codec, Column, check_claim, check_keeps_logits
+from softcask.storage_schemas.errors import IncompleteStore, StoreError, StoreNotFound
 from softcask.storage_schemas.manifest import (
     Dropped,
     Generation,
-    ObjectRecord,
     RootManifest,
     SegmentManifest,
     TeacherManifest,
@@ -40,56 +50,80 @@ if TYPE_CHECKING:
     import zarr
 
 CACHE_BYTES = 512 << 20
-"""Decoded units that one reader keeps, by default."""
+"""What one reader keeps in memory of what it has unpacked, decoded or fetched, by default."""
 
-_UnitColumns = dict[str, NDArray[Any]]
+Verify = Literal["once", "always"]
+"""When a chunk's checksum is verified: when it is first touched, or whenever reading comes to it."""
+
+_DECODED_ROWS = 4096
+"""Rows that are decoded at one time: what that takes is freed again."""
 
 
 class Store:
-    """An open store. Safe to share between threads; picklable (the cache stays behind).
+    """An open store. Safe to share between threads and with forked processes; picklable (caches stay behind).
 
     Attributes:
         uri: Where it lies.
         class_names: Names of the classes, in the order of the logits.
         segments: Manifests of its segments, in order.
         teachers: Manifests of its teachers, by name.
-        rows: Its readable rows, numbered from 0 over all segments.
         generation: Number of the sealed generation that is read; 0 where nothing is sealed.
         commits: The commits that it reads, with the schema `tables.COMMITS`.
     """
 
-    def __init__(self, uri: str, *, allow_partial: bool = False, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        uri: str,
+        *,
+        allow_partial: bool = False,
+        cache_bytes: int = CACHE_BYTES,
+        verify: Verify = "once",
+        cache_dir: str | None = None,
+        cache_dir_bytes: int = CACHE_DISK_BYTES,
+        generation: int | None = None,
+    ) -> None:
         """Open the store at `uri`; see `open_store`."""
         self.uri = uri
         self.objects = StoreObjects.at(uri)
-        self._arguments = {"uri": uri, "allow_partial": allow_partial, "cache_bytes": cache_bytes}
         self.class_names = _read_root(self.objects).class_names
-        generation = catalog.newest_generation(self.objects)
-        if generation is None and not allow_partial:
+        sealed = catalog.generation_to_read(self.objects, generation)
+        if sealed is None and not allow_partial:
             raise IncompleteStore(
                 f"{uri} is not sealed: no precompute has finished on it yet. Finish it by running "
                 "`softcask precompute` again, or open it with allow_partial=True."
             )
-        dropped = generation.dropped if generation else Dropped()
+        dropped = sealed.dropped if sealed else Dropped()
         if allow_partial:
             contents = catalog.read_contents(self.objects).without(dropped)
         else:
-            contents = _sealed(self.objects, generation)
-        self.generation = generation.generation if generation else 0
+            contents = _sealed(self.objects, sealed)
+        self.generation = sealed.generation if sealed else 0
         self.segments = contents.segments
         self.teachers: Mapping[str, TeacherManifest] = contents.teachers
-        self.commits = catalog.read_commits(self.objects, generation) if generation else _no_commits()
+        self.commits = catalog.read_commits(self.objects, sealed) if sealed else tables.COMMITS.empty_table()
         if allow_partial:
             unsealed = catalog.read_unsealed(self.objects, contents, self.commits)
             self.commits = pa.concat_tables([self.commits, unsealed])
         self._dropped_rows = catalog.read_dropped_rows(self.objects, dropped)
-        rows = (read_rows(self.objects, segment) for segment in self.segments)
-        self.rows = Rows.of([catalog.hide_rows(table, self._dropped_rows) for table in rows])
-        self._segment_numbers = {segment.segment: n for n, segment in enumerate(self.segments)}
-        self._units = self._index_units()
-        self._cache: OrderedDict[tuple[str, int, int, int], _UnitColumns] = OrderedDict()
-        self._cache_bytes, self._cached_bytes = cache_bytes, 0
-        self._lock = threading.Lock()
+        self._units = UnitIndex(uri, self.commits, self.segments, self.teachers)
+        self._rows: Rows | None = None
+        self._codecs: dict[str, Codec] = {}
+        remote = self.objects.local is None and not _in_memory(self.objects) and cache_dir_bytes > 0
+        cache = LocalCache.at(cache_dir, cache_dir_bytes) if remote else None
+        opener = UnitOpener(ObjectBuffers(self.objects, cache), verify_always=verify == "always")
+        self._gatherer = Gatherer(opener, self._units.objects, cache_bytes=cache_bytes)
+        self._cache_bytes = cache_bytes
+        self._arguments = {
+            "uri": uri,
+            "allow_partial": allow_partial,
+            "cache_bytes": cache_bytes,
+            "verify": verify,
+            "cache_dir": cache_dir,
+            "cache_dir_bytes": cache_dir_bytes,
+            # Who opens it anew elsewhere is to read the same rows, though more were sealed meanwhile.
+            "generation": None if allow_partial else self.generation,
+        }
+        _OPEN.add(self)
 
     def __reduce__(self) -> tuple[Callable[..., Store], tuple[dict[str, Any]]]:
         """Reopen where it is unpickled."""
@@ -97,7 +131,20 @@ class Store:
 
     def __repr__(self) -> str:
         """What it is and what it holds."""
-        return f"Store({self.uri!r}, rows={len(self.rows)}, teachers={sorted(self.teachers)})"
+        rows = sum(segment.rows - segment.quarantined for segment in self.segments)
+        return f"Store({self.uri!r}, rows={rows}, teachers={sorted(self.teachers)})"
+
+    @property
+    def rows(self) -> Rows:
+        """Its readable rows, numbered from 0 over all segments; their tables are read when first asked for.
+
+        Raises:
+            CorruptObject: A table is damaged, or holds other numbers of rows than its segment says.
+        """
+        if self._rows is None:
+            parts = (read_rows(self.objects, segment) for segment in self.segments)
+            self._rows = Rows.of([catalog.hide_rows(table, self._dropped_rows) for table in parts])
+        return self._rows
 
     def teacher(self, name: str) -> TeacherManifest:
         """The manifest of one teacher.
@@ -110,15 +157,27 @@ class Store:
             raise StoreError(f"{self.uri} has no teacher {name!r}; it has: {known}")
         return self.teachers[name]
 
+    def codec(self, teacher: str) -> Codec:
+        """The codec of one teacher, with the arrays that it keeps once.
+
+        Raises:
+            StoreError: No such teacher, or a configuration that does not fit.
+            CorruptObject: An array is gone or damaged.
+        """
+        if teacher not in self._codecs:
+            self._codecs[teacher] = load_codec(self.objects, self.teacher(teacher))
+        return self._codecs[teacher]
+
     def missing_units(self, teacher: str, *, view: int = 0) -> list[tuple[str, int]]:
-        """Units (segment, index) of a teacher that are planned and not committed."""
+        """Units (segment, index) of a teacher that are planned and not committed.
+
+        Raises:
+            StoreError: No such teacher.
+            CorruptObject: As `rows`.
+        """
         self.teacher(teacher)
-        return [
-            (segment.segment, index)
-            for number, segment in enumerate(self.segments)
-            for index in range(segment.units)
-            if (teacher, number, view, index) not in self._units
-        ]
+        _ = self.rows  # which refuses a segment that says it has more than there are
+        return self._units.missing(teacher, view)
 
     def logits(self, teacher: str, rows_B: NDArray[np.int64], *, view: int = 0) -> NDArray[np.float32]:
         """Raw logits `[B, C]`, float32, of rows by number, in the order asked for.
@@ -129,29 +188,95 @@ class Store:
             view: Number of the view.
 
         Raises:
-            StoreError: No such teacher, or a row number out of range.
+            StoreError: No such teacher, a row number out of range, or a codec that does not keep raw logits.
             IncompleteStore: A row's unit is not committed.
             CorruptObject: An object is damaged; the message names it.
         """
-        manifest = self.teacher(teacher)
-        rows_B = np.asarray(rows_B, dtype=np.int64)
-        if len(rows_B) and (rows_B.min() < 0 or rows_B.max() >= len(self.rows)):
-            raise StoreError(
-                f"rows {rows_B.min()} to {rows_B.max()} asked of {self.uri}, which has {len(self.rows)}"
-            )
-        logits_BC = np.empty((len(rows_B), manifest.num_classes), dtype=np.float32)
-        codec = codec_from(manifest.codec)
-        segment_B, position_B = self.rows.segments[rows_B], self.rows.positions[rows_B]
-        for number, segment in enumerate(self.segments):
-            in_segment = np.flatnonzero(segment_B == number)
-            unit_B, place_B = np.divmod(position_B[in_segment], segment.unit_rows)
-            order = np.argsort(unit_B, kind="stable")
-            firsts = np.flatnonzero(np.diff(unit_B[order], prepend=-1))
-            for chosen in np.split(order, firsts[1:]) if len(order) else ():
-                columns = self._unit_columns(manifest, number, view, int(unit_B[chosen[0]]))
-                decoded = codec.decode({name: values[place_B[chosen]] for name, values in columns.items()})
-                logits_BC[in_segment[chosen]] = decoded.shifted_BC + decoded.row_max_B[:, None]
-        return logits_BC
+        check_keeps_logits(self.codec(teacher), f"teacher {teacher!r} in {self.uri}")
+        return self._decoded(teacher, rows_B, view, 1.0, raw=True)
+
+    def logits_at(
+        self, teacher: str, rows_B: NDArray[np.int64], temperature: float, *, view: int = 0
+    ) -> NDArray[np.float32]:
+        """Logits `[B, C]` whose softmax at `temperature` is the teacher's; the largest of a row is 0.
+
+        For soft targets, of any codec: those that do not keep raw logits give what holds at this one
+        temperature.
+
+        Raises:
+            StoreError: As `logits`, or a temperature that the codec makes no claim for.
+            ConfigError: A temperature that is not finite or not above 0.
+            IncompleteStore: A row's unit is not committed.
+            CorruptObject: An object is damaged; the message names it.
+        """
+        check_claim(self.codec(teacher), temperature, f"teacher {teacher!r} in {self.uri}")
+        return self._decoded(teacher, rows_B, view, temperature, raw=False)
+
+    def encoded(
+        self,
+        teachers: str | Sequence[str],
+        rows_B: NDArray[np.int64],
+        *,
+        view: int = 0,
+        out: Mapping[str, NDArray[Any]] | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """Columns as they are stored, by name: `[M, B, *row_shape]` of M teachers, nothing decoded.
+
+        Args:
+            teachers: One teacher or several, of equal columns.
+            rows_B: Row numbers, in any order.
+            view: Number of the view.
+            out: What an earlier call returned for as many rows: filled anew instead of making room.
+
+        Raises:
+            StoreError: Teachers with other columns than the first, or none; else as `logits`.
+            IncompleteStore: A row's unit is not committed.
+            CorruptObject: An object is damaged; the message names it.
+        """
+        names = [teachers] if isinstance(teachers, str) else list(teachers)
+        columns = self._common_columns(names)
+        rows_B = self._checked(rows_B)
+        shapes = {column.name: (len(names), len(rows_B), *column.row_shape) for column in columns}
+        if out is None or not all(_fits(out[column.name], shapes[column.name], column) for column in columns):
+            out = {column.name: np.empty(shapes[column.name], column.dtype) for column in columns}
+        runs = runs_of(self.rows, self.segments, rows_B)
+        for m, name in enumerate(names):
+            self._gatherer.fill(name, view, runs, {column.name: out[column.name][m] for column in columns})
+        return dict(out)
+
+    def batches(
+        self,
+        teachers: str | Sequence[str],
+        *,
+        batch_rows: int = 1024,
+        shuffle: tuple[int, int] | None = None,
+        pool_bytes: int | None = None,
+        view: int = 0,
+    ) -> Iterator[Batch]:
+        """All rows once, in batches of columns as they are stored; see `encoded`.
+
+        Args:
+            teachers: One teacher or several, of equal columns.
+            batch_rows: Rows a batch; the last one may have fewer.
+            shuffle: (seed, epoch) from which alone the order follows: units at random into pools, and rows at
+                random within each pool. None keeps the rows' order.
+            pool_bytes: Bytes of rows, as stored, to mix with each other, at least those of one unit; None
+                takes the reader's `cache_bytes`, so that nothing is unpacked twice.
+            view: Number of the view.
+
+        Raises:
+            StoreError: As `encoded`, once the first batch is asked for.
+        """
+        names = [teachers] if isinstance(teachers, str) else list(teachers)
+        row_bytes = len(names) * sum(max(column.row_bytes, 1) for column in self._common_columns(names))
+        return batches(
+            self.rows,
+            self.segments,
+            lambda rows_B: self.encoded(names, rows_B, view=view),
+            batch_rows=batch_rows,
+            shuffle=shuffle,
+            pool_rows=(self._cache_bytes if pool_bytes is None else pool_bytes) // row_bytes,
+        )
 
     def stats(self, teacher: str, *, view: int = 0) -> pa.Table:
         """Statistics of all committed rows of a teacher, with the schema `tables.STATS`.
@@ -161,10 +286,10 @@ class Store:
         """
         self.teacher(teacher)
         parts = []
-        for (name, number, unit_view, index), commit in sorted(self._units.items()):
+        for (name, number, unit_view, index), commit in sorted(self._units.commits_by_unit.items()):
             if (name, unit_view) == (teacher, view):
                 key = keys.stats_part(teacher, self.segments[number].segment, view, index)
-                data = self.objects.read_recorded(self._record(commit, key))
+                data = self.objects.read_recorded(self._units.record(commit, key))
                 rows = self.commits["rows"][commit].as_py()
                 part = tables.from_bytes(data, tables.STATS, key, rows=rows)
                 parts.append(part.filter(pc.invert(pc.is_in(part["sample_id"], self._dropped_rows))))
@@ -195,12 +320,13 @@ class Store:
         from softcask.pipeline.store.frame import soft_target_frame
 
         names = [teachers] if isinstance(teachers, str) else teachers or sorted(self.teachers)
-        if temperature is not None:
-            for name in names:
-                check_claim(codec_from(self.teacher(name).codec), temperature, f"teacher {name!r}")
         rows_B = np.arange(len(self.rows)) if sample_ids is None else self._known_rows(sample_ids)
+        if temperature is None:
+            logits = {name: self.logits(name, rows_B, view=view) for name in names}
+        else:
+            logits = {name: self.logits_at(name, rows_B, temperature, view=view) for name in names}
         return soft_target_frame(
-            {name: self.logits(name, rows_B, view=view) for name in names},
+            logits,
             class_names=self.class_names,
             sample_ids=self.rows.sample_ids[rows_B],
             labels_B=self.rows.labels[rows_B],
@@ -227,110 +353,102 @@ class Store:
             )
         return rows_B
 
-    def _index_units(self) -> dict[tuple[str, int, int, int], int]:
-        """Where each unit stands among the commits; its objects' records are looked at when it is fetched."""
-        if not self.segments:
-            return {}
-        teachers = self.commits["teacher"].to_pylist()
-        number_U = np.array(
-            [self._segment_numbers.get(name, -1) for name in self.commits["segment"].to_pylist()],
-            dtype=np.int64,
-        )
-        view_U, index_U, start_U, stop_U = (
-            self.commits[name].to_numpy() for name in ("view", "index", "start", "stop")
-        )
-        unit_rows_U, rows_U, units_U = (
-            np.array([getattr(segment, name) for segment in self.segments], dtype=np.int64)[number_U]
-            for name in ("unit_rows", "rows", "units")
-        )
-        place_U = np.clip(index_U, 0, units_U)  # beyond any unit there is nothing that could be multiplied
-        first_U, end_U = place_U * unit_rows_U, np.minimum((place_U + 1) * unit_rows_U, rows_U)
-        known_U = (number_U >= 0) & np.array([name in self.teachers for name in teachers], dtype=np.bool_)
-        right_U = (place_U == index_U) & (index_U < units_U) & (first_U == start_U) & (end_U == stop_U)
-        if (wrong := np.flatnonzero(known_U & ~right_U)).size:
-            commit = int(wrong[0])
-            raise CorruptObject(
-                f"the catalog of {self.uri} gives unit {index_U[commit]} of {teachers[commit]!r} the rows "
-                f"{start_U[commit]} to {stop_U[commit]}, which the segment does not"
+    def _checked(self, rows_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        rows_B = np.asarray(rows_B, dtype=np.int64)
+        if len(rows_B) == 1:
+            least = most = int(rows_B[0])
+        else:
+            least, most = (int(rows_B.min()), int(rows_B.max())) if len(rows_B) else (0, -1)
+        if least < 0 or most >= len(self.rows):
+            raise StoreError(f"rows {least} to {most} asked of {self.uri}, which has {len(self.rows)}")
+        return rows_B
+
+    def _common_columns(self, teachers: Sequence[str]) -> tuple[Column, ...]:
+        if not teachers:
+            raise StoreError(f"no teacher named to read from {self.uri}")
+        columns = [self.codec(name).columns(self.teacher(name).num_classes) for name in teachers]
+        if other := [name for name, each in zip(teachers, columns, strict=True) if each != columns[0]]:
+            raise StoreError(
+                f"teachers {teachers[0]!r} and {other[0]!r} of {self.uri} are kept in different columns and "
+                "do not fit into one array; read them one by one"
             )
-        units = zip(teachers, number_U.tolist(), view_U.tolist(), index_U.tolist(), strict=True)
-        return {
-            unit: commit
-            for commit, (unit, known) in enumerate(zip(units, known_U.tolist(), strict=True))
-            if known
-        }
+        return columns[0]
 
-    def _record(self, commit: int, key: str) -> ObjectRecord:
-        """What was committed under `key` with a unit."""
-        records = self.commits["objects"][commit].as_py() or ()
-        record = next((record for record in records if record and record["key"] == key), None)
-        if record is None:
-            raise CorruptObject(
-                f"the catalog of {self.uri} has no record of {key}, though its unit is committed"
-            )
-        try:
-            return ObjectRecord.model_validate(record)
-        except ValidationError as error:
-            raise CorruptObject(
-                f"the catalog of {self.uri} has no usable record of {key}: {error}"
-            ) from error
-
-    def _unit_columns(self, teacher: TeacherManifest, number: int, view: int, index: int) -> _UnitColumns:
-        key = (teacher.name, number, view, index)
-        with self._lock:
-            if key in self._cache:
-                self._cache.move_to_end(key)
-                return self._cache[key]
-        columns = self._fetch_unit(teacher, number, view, index)
-        with self._lock:
-            if key not in self._cache:
-                self._cache[key] = columns
-                self._cached_bytes += _bytes(columns)
-            while self._cached_bytes > self._cache_bytes and len(self._cache) > 1:
-                _, dropped = self._cache.popitem(last=False)
-                self._cached_bytes -= _bytes(dropped)
-        return columns
-
-    def _fetch_unit(self, teacher: TeacherManifest, number: int, view: int, index: int) -> _UnitColumns:
-        segment = self.segments[number]
-        commit = self._units.get((teacher.name, number, view, index))
-        if commit is None:
-            missing = len(self.missing_units(teacher.name, view=view))
-            raise IncompleteStore(
-                f"unit {index} of teacher {teacher.name!r} (segment {segment.segment}, view {view}) is not "
-                f"committed in {self.uri}; {missing} of its units are missing. Run `softcask precompute` "
-                "again to label them."
-            )
-        columns: _UnitColumns = {}
-        for part in unit_objects(teacher, segment, view, index):
-            columns |= part.decode(self.objects.read_recorded(self._record(commit, part.key)))
-        return columns
+    def _decoded(
+        self, teacher: str, rows_B: NDArray[np.int64], view: int, temperature: float, *, raw: bool
+    ) -> NDArray[np.float32]:
+        manifest, codec = self.teacher(teacher), self.codec(teacher)
+        columns = codec.columns(manifest.num_classes)
+        rows_B = self._checked(rows_B)
+        logits_BC = np.empty((len(rows_B), manifest.num_classes), dtype=np.float32)
+        for start in range(0, len(rows_B), _DECODED_ROWS):
+            some = rows_B[start : start + _DECODED_ROWS]
+            runs = runs_of(self.rows, self.segments, some)
+            values = self._gatherer.columns(teacher, view, runs, columns, len(some))
+            decoded = codec.decode(values, temperature)
+            into = logits_BC[start : start + len(some)]
+            np.add(decoded.shifted_BC, decoded.row_max_B[:, None] if raw else np.float32(0), out=into)
+        return logits_BC
 
 
-def open_store(uri: str, *, allow_partial: bool = False, cache_bytes: int = CACHE_BYTES) -> Store:
+def open_store(
+    uri: str,
+    *,
+    allow_partial: bool = False,
+    cache_bytes: int = CACHE_BYTES,
+    verify: Verify = "once",
+    cache_dir: str | None = None,
+    cache_dir_bytes: int = CACHE_DISK_BYTES,
+) -> Store:
     """Open a store to read.
 
     Args:
         uri: A local path or an fsspec URL.
         allow_partial: Also read what is committed and not sealed yet; rows without logits raise when asked
             for.
-        cache_bytes: Decoded units to keep in memory, in bytes.
+        cache_bytes: What to keep in memory of what was unpacked, decoded or fetched, in bytes.
+        verify: Whether a chunk's checksum is verified once, when it is first touched, or each time that
+            reading comes to it.
+        cache_dir: Folder for copies of objects that lie neither on a local disk nor in memory; None takes the
+            user's folder of caches. Processes may share it.
+        cache_dir_bytes: Bytes of copies to keep there; 0 keeps none on disk.
 
     Raises:
         StoreNotFound: There is no store at `uri`.
         IncompleteStore: It is not sealed, and `allow_partial` was not given.
         FormatTooNew: It was made by a newer softcask.
         CorruptObject: A manifest or table is damaged; the message names it.
+        StoreAccess: The filesystem refused, or others may write to `cache_dir`.
     """
-    return Store(uri, allow_partial=allow_partial, cache_bytes=cache_bytes)
+    return Store(
+        uri,
+        allow_partial=allow_partial,
+        cache_bytes=cache_bytes,
+        verify=verify,
+        cache_dir=cache_dir,
+        cache_dir_bytes=cache_dir_bytes,
+    )
 
 
 def _reopen(arguments: dict[str, Any]) -> Store:
     return Store(**arguments)
 
 
-def _no_commits() -> pa.Table:
-    return tables.COMMITS.empty_table()
+def _renew_all() -> None:
+    for store in list(_OPEN):
+        store._gatherer.renew()
+
+
+_OPEN: weakref.WeakSet[Store] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_renew_all)
+
+
+def _fits(values: NDArray[Any], shape: tuple[int, ...], column: Column) -> bool:
+    return values.shape == shape and values.dtype == column.dtype and values.flags.c_contiguous
+
+
+def _in_memory(objects: StoreObjects) -> bool:
+    return isinstance(objects.fs, MemoryFileSystem)
 
 
 def _read_root(objects: StoreObjects) -> RootManifest:
@@ -353,7 +471,3 @@ def _sealed(objects: StoreObjects, generation: Generation | None) -> catalog.Con
             teacher = TeacherManifest.from_bytes(objects.read_recorded(record), record.key)
             teachers[teacher.name] = teacher
     return catalog.Contents(segments=tuple(segments), teachers=teachers)
-
-
-def _bytes(columns: _UnitColumns) -> int:
-    return sum(values.nbytes for values in columns.values())

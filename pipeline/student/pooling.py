@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from softcask.pipeline.store.order import pool_order, rows_by_unit, unit_numbers
+
 if TYPE_CHECKING:
     from softcask.pipeline.targets.soft_targets import LogitSource
 
@@ -38,26 +40,16 @@ class Pools:
             row_bytes: Bytes of one row's targets.
             cache_bytes: Bytes of targets to keep.
         """
-        segments_N, positions_N = store.rows.segments[rows_N], store.rows.positions[rows_N]
-        unit_rows = np.array([segment.unit_rows for segment in store.segments], dtype=np.int64)
-        units = np.stack([segments_N, positions_N // unit_rows[segments_N]])
-        self.units_N: NDArray[np.int64] = np.unique(units, axis=1, return_inverse=True)[1].reshape(-1)
-        counts = np.bincount(self.units_N)
-        self.rows = np.split(np.argsort(self.units_N, kind="stable"), np.cumsum(counts)[:-1])
-        self.places_N = np.empty(len(rows_N), dtype=np.int64)
-        for rows in self.rows:
-            self.places_N[rows] = np.arange(len(rows))
-        self.units_a_pool = max(1, cache_bytes // (int(counts.max()) * row_bytes))
+        self.rows = rows_by_unit(unit_numbers(store.rows, store.segments, rows_N))
+        self.units_N: NDArray[np.int64] = np.empty(len(rows_N), dtype=np.int64)
+        self.places_N: NDArray[np.int64] = np.empty(len(rows_N), dtype=np.int64)
+        for unit, rows in enumerate(self.rows):
+            self.units_N[rows], self.places_N[rows] = unit, np.arange(len(rows))
+        self.units_a_pool = max(1, cache_bytes // (max(map(len, self.rows)) * row_bytes))
 
     def order(self, random: np.random.Generator) -> NDArray[np.int64]:
         """All rows once: units at random into pools, and rows at random within each pool."""
-        units = random.permutation(len(self.rows)).tolist()
-        pools = (
-            units[first : first + self.units_a_pool] for first in range(0, len(units), self.units_a_pool)
-        )
-        return np.concatenate(
-            [random.permutation(np.concatenate([self.rows[unit] for unit in pool])) for pool in pools]
-        )
+        return pool_order(self.rows, self.units_a_pool, random)
 
 
 class PooledTargets:

@@ -68,6 +68,9 @@ class LogitSource(Protocol):
     def logits(self, teacher: str, rows_B: NDArray[np.int64]) -> NDArray[np.float32]:
         """Raw logits `[B, C]` of one teacher for these rows."""
 
+    def logits_at(self, teacher: str, rows_B: NDArray[np.int64], temperature: float) -> NDArray[np.float32]:
+        """Logits `[B, C]` of one teacher, shifted row by row, whose softmax at `temperature` is its own."""
+
 
 class SoftTargets:
     """Several stored teachers read as one, at any temperature.
@@ -103,7 +106,7 @@ class SoftTargets:
         self.store = store
         self.teachers: tuple[str, ...] = _chosen(store, teachers)
         self.rule = rule
-        self.weights_M = _normalised(weights, self.teachers)
+        self.weights_M = normalised(weights, self.teachers)
         self.num_classes = len(store.class_names)
         self._combine: Rule = RULES.get(rule)
 
@@ -126,7 +129,7 @@ class SoftTargets:
             temperature: T, see `check_temperature`.
         """
         self.check_temperature(temperature)
-        members = [self.store.logits(name, rows_B) for name in self.teachers]
+        members = [self.store.logits_at(name, rows_B, temperature) for name in self.teachers]
         return self._combine(np.stack(members), self.weights_M, temperature)
 
     def logits(self, rows_B: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -177,7 +180,12 @@ def _members(store: LogitSource) -> tuple[str, ...]:
     return tuple(sorted(name for name, teacher in store.teachers.items() if teacher.role == "member"))
 
 
-def _normalised(weights: Sequence[float] | None, teachers: Sequence[str]) -> NDArray[np.float32]:
+def normalised(weights: Sequence[float] | None, teachers: Sequence[str]) -> NDArray[np.float32]:
+    """Weights of sum 1, one a teacher; equal ones where none are given.
+
+    Raises:
+        ConfigError: Another number of them than teachers, or one that is not finite and above 0.
+    """
     given = [1.0] * len(teachers) if weights is None else list(weights)
     if len(given) != len(teachers):
         raise ConfigError(

@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 from tests.stores import MadeStore, all_objects, flip, sealed_store
 
+from softcask.pipeline.store.buffers import ObjectBuffer, ObjectBuffers
 from softcask.pipeline.store.catalog import newest_generation
-from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.reader import Store, open_store
 from softcask.pipeline.store.sealing import seal
 from softcask.storage_schemas import keys, tables
@@ -120,37 +121,37 @@ def test_a_store_is_opened_and_read_without_any_listing(
     store.stats("beta")
 
 
-def shards_read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts reads of shards from here on."""
-    read: Counter[str] = Counter()
-    real = StoreObjects.read_recorded
+def shards_opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts from here on how often each shard of logits is mapped or fetched."""
+    opened: Counter[str] = Counter()
+    real = ObjectBuffers.open
 
-    def counted(self: StoreObjects, record: ObjectRecord) -> bytes:
+    def counted(self: ObjectBuffers, record: ObjectRecord) -> ObjectBuffer:
         if "/logits/c/" in record.key:
-            read[record.key] += 1
+            opened[record.key] += 1
         return real(self, record)
 
-    monkeypatch.setattr(StoreObjects, "read_recorded", counted)
-    return read
+    monkeypatch.setattr(ObjectBuffers, "open", counted)
+    return opened
 
 
-def test_a_unit_is_fetched_once_while_the_cache_has_room(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = shards_read(monkeypatch)
+def test_a_unit_is_opened_once_while_there_is_room(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = shards_opened(monkeypatch)
     for _ in range(3):
         store.logits("alpha", np.arange(28))
-    assert len(read) == 5  # units of 8, 8, 4 and of 8, 3 rows
-    assert set(read.values()) == {1}
+    assert len(opened) == 5  # units of 8, 8, 4 and of 8, 3 rows
+    assert set(opened.values()) == {1}
 
 
-def test_the_cache_keeps_to_its_bound_and_drops_what_was_used_longest_ago(
-    made: MadeStore, monkeypatch: pytest.MonkeyPatch
+def test_what_is_fetched_is_kept_up_to_the_bound_and_what_was_used_longest_ago_goes(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    unit_bytes = 8 * (3 * 2 + 4)
-    store = open_store(made.objects.uri, cache_bytes=2 * unit_bytes)
-    read = shards_read(monkeypatch)
-    units = {unit: np.array([row]) for unit, row in (("a", 0), ("b", 8), ("c", 18 + 1))}
+    sealed_store("memory://bounded", rows=24, quarantined=())
+    # A unit is two shards of one chunk of 8 rows, each with two checksums, and an index of 16 + 4 bytes.
+    unit_bytes = 8 * (3 * 2 + 4) + 2 * (2 * 4 + 16 + 4)
+    store = open_store("memory://bounded", cache_bytes=2 * unit_bytes)
+    read = shards_opened(monkeypatch)
+    units = {unit: np.array([row]) for unit, row in (("a", 0), ("b", 8), ("c", 16))}
     for unit in "abab":
         store.logits("alpha", units[unit])
     assert sum(read.values()) == 2
@@ -334,8 +335,14 @@ def test_a_segment_that_miscounts_its_rows_is_refused_before_anything_is_counted
     newest = newest_generation(made.objects)
     assert newest is not None
     reseal(made, manifests=[ObjectRecord.of(key, forged), *(r for r in newest.manifests if r.key != key)])
-    with pytest.raises(CorruptObject, match=f"{keys.segment_rows('s0000')} holds"):
-        open_store(made.objects.uri)
+    asks: tuple[Callable[[Store], object], ...] = (
+        lambda store: store.rows,
+        lambda store: store.missing_units("alpha"),
+        Store.to_pandas,
+    )
+    for ask in asks:
+        with pytest.raises(CorruptObject, match=r"rows.parquet holds|which the segment does not"):
+            ask(open_store(made.objects.uri))
 
 
 OUTSIDE = {"key": "../secret", "size": 6, "crc32c": ObjectRecord.of("", b"secret").crc32c}

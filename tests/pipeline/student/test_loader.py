@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from softcask.pipeline.store.reader import Store, open_store
+from softcask.pipeline.store.gather import Gatherer
+from softcask.pipeline.store.reader import open_store
+from softcask.pipeline.store.unit_index import UnitKey
 from softcask.pipeline.student.loader import SoftTargetLoader
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.pipeline.transfer_sets.base import RowBatch, TransferSet
@@ -236,13 +238,13 @@ def test_targets_that_do_not_fit_are_fetched_a_unit_at_a_time_and_each_once_an_e
     world: Any, monkeypatch: pytest.MonkeyPatch, needs: str
 ) -> None:
     fetched: list[tuple[str, int]] = []
-    fetch = Store._fetch_unit
+    read = Gatherer._with
 
-    def count(store: Store, teacher: Any, number: int, view: int, index: int) -> Any:
-        fetched.append((teacher.name, index))
-        return fetch(store, teacher, number, view, index)
+    def count(gatherer: Gatherer, unit: UnitKey, use: Any) -> Any:
+        fetched.append((unit[0], unit[3]))
+        return read(gatherer, unit, use)
 
-    monkeypatch.setattr(Store, "_fetch_unit", count)
+    monkeypatch.setattr(Gatherer, "_with", count)
     targets = SoftTargets(open_store(world.store, cache_bytes=0))
     found = SoftTargetLoader(
         world.source(), targets, needs=needs, batch_size=10, cache_bytes=TWO_UNITS, temperature=2

@@ -39,6 +39,11 @@ class FakeStore:
     def logits(self, teacher: str, rows_B: NDArray[np.int64]) -> NDArray[np.float32]:
         return self.kept[teacher][rows_B]
 
+    def logits_at(self, teacher: str, rows_B: NDArray[np.int64], temperature: float) -> NDArray[np.float32]:
+        """What a codec gives that keeps no raw logits: right at this temperature, up to a shift."""
+        logits_BC = self.kept[teacher][rows_B]
+        return logits_BC - logits_BC.max(axis=1, keepdims=True)
+
     def missing_units(self, teacher: str) -> list[tuple[str, int]]:
         return []
 

@@ -1,0 +1,110 @@
+"""An object's bytes, to be read at any place of them: mapped from a file, or in memory.
+
+A file is mapped only if it is a regular one of the length that was committed. softcask never changes or
+shortens an object that stands: it publishes once, and what it mends it replaces by another file, which leaves
+a mapped one as it was. If something else cuts a mapped file short, the system ends the process with SIGBUS at
+the next look behind the new end; no reader by memory map can prevent that.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softcask.pipeline.store.explained import explained
+from softcask.pipeline.store.local_cache import LocalCache
+from softcask.pipeline.store.objects import StoreObjects
+from softcask.storage_schemas.errors import CorruptObject, StoreNotFound
+from softcask.storage_schemas.manifest import ObjectRecord
+
+FileState = tuple[int, int, int, int]
+"""Device, inode, size and time of change of a file: equal ones are of the same bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectBuffer:
+    """All bytes of an object, of the length that was committed.
+
+    Attributes:
+        raw: The bytes, not to be written to.
+        file: State of the file that they are mapped from and not verified against the record; None where they
+            are in memory and verified.
+    """
+
+    raw: NDArray[np.uint8]
+    file: FileState | None
+
+
+class ObjectBuffers:
+    """Opens a store's objects. Safe to share between threads and with forks."""
+
+    def __init__(self, objects: StoreObjects, cache: LocalCache | None) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            objects: The store.
+            cache: Where objects that do not lie on a local disk are kept; None keeps them in memory.
+        """
+        self._objects = objects
+        self._cache = None if objects.local is not None else cache
+
+    def open(self, record: ObjectRecord) -> ObjectBuffer:
+        """The object that was committed.
+
+        Raises:
+            CorruptObject: It is gone or has another length (or, where it lies elsewhere, another checksum).
+            StoreAccess: The filesystem refused.
+        """
+        if self._objects.local is not None:
+            return self._mapped(Path(self._objects.path(record.key)), record)
+        if self._cache is not None and record.size <= self._cache.most_bytes:
+            path = self._cache.path(self._objects.uri, record)
+            for _ in range(2):  # another process may take the file away before it is mapped
+                if not self._cache.touch(path, record.size):
+                    self._cache.put(path, self._objects.read_recorded(record))
+                try:
+                    return self._mapped(path, record)
+                except CorruptObject:
+                    self._cache.remove(path)
+        return self._in_memory(record)
+
+    def discard(self, record: ObjectRecord) -> bool:
+        """Forget the copy on this machine of an object that lies elsewhere; False where there is none."""
+        if self._cache is None:
+            return False
+        return self._cache.remove(self._cache.path(self._objects.uri, record))
+
+    def _mapped(self, path: Path, record: ObjectRecord) -> ObjectBuffer:
+        where = f"{record.key} in {self._objects.uri}"
+        try:
+            with explained("read", where, local=True):
+                # Without waiting: a pipe in the place of a file would never open.
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+        except StoreNotFound as error:
+            raise CorruptObject(f"{record.key} was committed to {self._objects.uri} and is gone") from error
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size != record.size:
+                found = f"{status.st_size} bytes" if stat.S_ISREG(status.st_mode) else "no regular file"
+                raise CorruptObject(
+                    f"{record.key} has {found}, committed with {record.size} bytes; it is damaged"
+                )
+            memory = mmap.mmap(descriptor, record.size, access=mmap.ACCESS_READ) if record.size else b""
+        except (OSError, ValueError) as error:  # a filesystem without memory maps
+            if isinstance(error, CorruptObject):
+                raise
+            return self._in_memory(record)
+        finally:
+            os.close(descriptor)
+        file = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        return ObjectBuffer(raw=np.frombuffer(memory, dtype=np.uint8), file=file)
+
+    def _in_memory(self, record: ObjectRecord) -> ObjectBuffer:
+        data = self._objects.read_recorded(record)
+        return ObjectBuffer(raw=np.frombuffer(data, dtype=np.uint8), file=None)

@@ -1,0 +1,136 @@
+"""Which units are committed, and what was recorded of their objects: the commits of a catalog, by unit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from softcask.pipeline.store.layout import UnitObject, unit_objects
+from softcask.storage_schemas.errors import CorruptObject, IncompleteStore
+from softcask.storage_schemas.manifest import ObjectRecord, SegmentManifest, TeacherManifest
+
+UnitKey = tuple[str, int, int, int]
+"""Teacher, number of the segment, view, place in the segment."""
+UnitObjects = Sequence[tuple[UnitObject, ObjectRecord]]
+
+
+class UnitIndex:
+    """Committed units of a store.
+
+    Attributes:
+        commits_by_unit: Row of each unit's commit in the table of commits.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        commits: pa.Table,
+        segments: Sequence[SegmentManifest],
+        teachers: Mapping[str, TeacherManifest],
+    ) -> None:
+        """Find the units of these segments and teachers; their objects are looked at when asked for.
+
+        Args:
+            uri: Where the store is, for messages.
+            commits: With the schema `tables.COMMITS`.
+            segments: In order.
+            teachers: By name.
+
+        Raises:
+            CorruptObject: A commit is of rows that its segment does not give to the unit.
+        """
+        self._uri, self._commits, self._segments, self._teachers = uri, commits, segments, teachers
+        self.commits_by_unit: Mapping[UnitKey, int] = self._indexed() if segments else {}
+
+    def missing(self, teacher: str, view: int) -> list[tuple[str, int]]:
+        """Units (segment, index) of a teacher that are planned and not committed."""
+        return [
+            (segment.segment, index)
+            for number, segment in enumerate(self._segments)
+            for index in range(segment.units)
+            if (teacher, number, view, index) not in self.commits_by_unit
+        ]
+
+    def objects(self, unit: UnitKey) -> UnitObjects:
+        """What holds a unit's logits, with what was recorded of it.
+
+        Raises:
+            IncompleteStore: The unit is not committed.
+            CorruptObject: Nothing was recorded of an object, or nothing that could be.
+        """
+        name, number, view, index = unit
+        teacher, segment = self._teachers[name], self._segments[number]
+        commit = self.commits_by_unit.get(unit)
+        if commit is None:
+            missing = len(self.missing(name, view))
+            raise IncompleteStore(
+                f"unit {index} of teacher {name!r} (segment {segment.segment}, view {view}) is not "
+                f"committed in {self._uri}; {missing} of its units are missing. Run `softcask precompute` "
+                "again to label them."
+            )
+        parts = unit_objects(teacher, segment, view, index)
+        return [(part, self.record(commit, part.key)) for part in parts]
+
+    def record(self, commit: int, key: str) -> ObjectRecord:
+        """What was recorded of the object `key` in a row of the table of commits.
+
+        Raises:
+            CorruptObject: Nothing, or nothing that could be.
+        """
+        records = self._commits["objects"][commit].as_py() or ()
+        record = next((record for record in records if record and record["key"] == key), None)
+        if record is None:
+            raise CorruptObject(
+                f"the catalog of {self._uri} has no record of {key}, though its unit is committed"
+            )
+        try:
+            return ObjectRecord.model_validate(record)
+        except ValidationError as error:
+            raise CorruptObject(
+                f"the catalog of {self._uri} has no usable record of {key}: {error}"
+            ) from error
+
+    def _indexed(self) -> dict[UnitKey, int]:
+        names = self._commits["teacher"].to_pylist()
+        segments = [segment.segment for segment in self._segments]
+        number_U = _numbers(self._commits["segment"].to_pylist(), segments)
+        known_U = (number_U >= 0) & (_numbers(names, list(self._teachers)) >= 0)
+        self._refuse_other_rows(number_U, known_U, names)
+        view_U, index_U = (self._integers(name).tolist() for name in ("view", "index"))
+        units = zip(names, number_U.tolist(), view_U, index_U, strict=True)
+        known = known_U.tolist()
+        return {unit: commit for commit, unit in enumerate(units) if known[commit]}
+
+    def _refuse_other_rows(
+        self, number_U: NDArray[np.int64], known_U: NDArray[np.bool_], names: Sequence[str]
+    ) -> None:
+        unit_rows_U, units_U, rows_U = (
+            np.array([getattr(segment, name) for segment in self._segments], dtype=np.int64)[number_U]
+            for name in ("unit_rows", "units", "rows")
+        )
+        index_U, start_U, stop_U = (self._integers(name) for name in ("index", "start", "stop"))
+        # What is out of range is moved into it first: an index of anybody's is not to be multiplied.
+        place_U = np.clip(index_U, 0, np.maximum(units_U - 1, 0))
+        first_U = place_U * unit_rows_U
+        end_U = np.minimum(first_U + unit_rows_U, rows_U)
+        right_U = (place_U == index_U) & (index_U < units_U) & (first_U == start_U) & (end_U == stop_U)
+        if (wrong := np.flatnonzero(known_U & ~right_U)).size:
+            commit = int(wrong[0])
+            raise CorruptObject(
+                f"the catalog of {self._uri} gives unit {index_U[commit]} of {names[commit]!r} the rows "
+                f"{start_U[commit]} to {stop_U[commit]}, which the segment does not"
+            )
+
+    def _integers(self, name: str) -> NDArray[np.int64]:
+        values: NDArray[np.int64] = self._commits[name].to_numpy().astype(np.int64)
+        return values
+
+
+def _numbers(names: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
+    """Place of each name among those known, -1 for others."""
+    places = {name: place for place, name in enumerate(known)}
+    return np.array([places.get(name, -1) for name in names], dtype=np.int64)
