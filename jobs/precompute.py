@@ -13,6 +13,8 @@ from softcask.jobs.progress import Bars
 if TYPE_CHECKING:
     from softcask.pipeline.precompute.results import Progress, Summary
 
+_MOST_WARNINGS = 5
+
 EXAMPLES = (
     "Examples:\n\nsoftcask precompute run.toml\n\nsoftcask precompute run.toml --set executor.kind=serial"
     "\n\nsoftcask precompute run.toml --set executor.address=auto --json"
@@ -97,6 +99,10 @@ def _warn(summary: Summary) -> None:
             f"{console.many(summary.quarantined, 'row')} could not be read and have no logits; the reason of "
             f"each is in the column `quarantine` of {tables}"
         )
+    for line in summary.warnings[:_MOST_WARNINGS]:
+        console.warn(line)
+    if len(summary.warnings) > _MOST_WARNINGS:
+        console.warn(f"and {len(summary.warnings) - _MOST_WARNINGS} more units like these (--json tells all)")
     for name, teacher in summary.teachers.items():
         if teacher.suspicious:
             console.warn(

@@ -27,7 +27,7 @@ from softcask.pipeline.plan import Task
 from softcask.pipeline.store.catalog import read_contents
 from softcask.pipeline.store.codecs import load_codec
 from softcask.pipeline.store.commit import UnitRows, commit_encoded, read_commit
-from softcask.pipeline.store.encoding import EncodedUnit, UnitEncoder
+from softcask.pipeline.store.encoding import EncodedUnit, UnitEncoder, drift
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.prepare import known_again, read_rows
 from softcask.pipeline.teachers.base import Teacher, TeacherOptions
@@ -51,12 +51,14 @@ class TaskReport:
         rows: Rows that now have logits, by teacher, in units this call committed.
         seconds: Time spent to `read`, in `forward:TEACHER`, to `encode` and to `write`.
         device: Name of the device.
+        warnings: What should be looked at.
     """
 
     task: Task
     rows: dict[str, int]
     seconds: dict[str, float]
     device: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +262,10 @@ class Labeller:
     def _write(self, work: _Work, encoded: dict[str, EncodedUnit], done: Future[TaskReport]) -> None:
         try:
             started = time.perf_counter()
+            told = [
+                drift(unit.fidelity, self._manifests[name].expected_fidelity, f"{name} on {work.task.unit}")
+                for name, unit in encoded.items()
+            ]
             commits = {
                 name: commit_encoded(self._objects, self._manifests[name], work.rows, unit)
                 for name, unit in encoded.items()
@@ -267,7 +273,13 @@ class Labeller:
             rows = {name: commit.rows for name, commit in commits.items()}
             work.seconds["write"] = time.perf_counter() - started
             done.set_result(
-                TaskReport(task=work.task, rows=rows, seconds=dict(work.seconds), device=self._device())
+                TaskReport(
+                    task=work.task,
+                    rows=rows,
+                    seconds=dict(work.seconds),
+                    device=self._device(),
+                    warnings=tuple(line for line in told if line),
+                )
             )
         except BaseException as error:
             done.set_exception(error)

@@ -75,6 +75,10 @@ class CorruptObject(StoreError, ValueError):
     """An object's bytes do not match what was committed; the message names the object."""
 
 
+class CodecDrift(StoreError):
+    """A codec fitted on some rows does far worse on others."""
+
+
 class IncompleteStore(StoreError):
     """Rows that were planned are not committed yet, and the caller did not allow a partial store."""
 

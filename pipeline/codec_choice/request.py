@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
@@ -39,7 +39,7 @@ class CodecRequest(Options):
     max_kl: FiniteFloat | None = Field(default=None, gt=0)
     temperatures: tuple[Temperature, ...] = Field(default=TEMPERATURES, min_length=1)
     k: int | None = Field(default=None, ge=1)
-    coder: str = Field(default="zstd", pattern="^(zstd|ans)$")
+    coder: Literal["zstd", "ans"] = "zstd"
     rows: int = Field(default=6144, ge=64)
 
     @model_validator(mode="after")

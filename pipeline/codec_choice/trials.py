@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from softcask.storage_schemas.codecs.dense8 import Dense8
 from softcask.storage_schemas.codecs.dense16 import Dense16
 from softcask.storage_schemas.codecs.fidelity import TEMPERATURES, divergence
 from softcask.storage_schemas.codecs.topk import Settings, TopK
+from softcask.storage_schemas.errors import ConfigError
 from softcask.storage_schemas.manifest import Fidelity
 
 FEWEST_CLASSES_LOWRANK = 512
@@ -120,20 +122,20 @@ def run_trials(request: CodecRequest, sample: Sample, *, every_size: bool = Fals
 def _lowrank_trials(
     request: CodecRequest, sample: Sample, temperatures: tuple[float, ...]
 ) -> Iterator[Trial]:
-    from softcask.storage_schemas.codecs.lowrank.calibration import fit
+    # Imported here: whoever names a dense codec need not wait for what fits this one.
+    from softcask.storage_schemas.codecs.lowrank.calibration import Calibration
 
-    sizes = (request.max_bytes,) if request.max_bytes is not None else TRIAL_BYTES
-    for max_bytes in sizes:
-        fitted = fit(
-            sample.calibration_RC,
-            sample.held_out_RC,
-            max_bytes=max_bytes,
-            temperatures=request.temperatures,
-            coder=request.coder,
-            output_layer=sample.output_layer,
-        )
-        label = f"lowrank {max_bytes} B"
-        yield _judged(label, fitted.codec, fitted.row_bytes, sample, temperatures)
+    calibration = Calibration.of(
+        sample.calibration_RC,
+        sample.held_out_RC,
+        temperatures=request.temperatures,
+        coder=request.coder,
+        output_layer=sample.output_layer,
+    )
+    for max_bytes in TRIAL_BYTES if request.max_bytes is None else (request.max_bytes,):
+        with suppress(ConfigError):  # no room for a single class
+            fitted = calibration.within_bytes(max_bytes)
+            yield _judged(f"lowrank {max_bytes} B", fitted.codec, fitted.row_bytes, sample, temperatures)
 
 
 def topk_codec(head: int, classes: int, temperatures: tuple[float, ...]) -> TopK:

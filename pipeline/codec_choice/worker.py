@@ -16,7 +16,7 @@ from softcask.pipeline.codec_choice.trials import Sample, run_trials
 from softcask.pipeline.factories import add_to_path
 from softcask.pipeline.store.codecs import publish_codec
 from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.teachers.base import TeacherOptions
+from softcask.pipeline.teachers.base import HasOutputLayer, Teacher, TeacherOptions
 from softcask.pipeline.teachers.checks import check_logits
 from softcask.pipeline.transfer_sets.base import SourceOptions, TransferSet
 from softcask.storage_schemas.errors import ConfigError, TransferSetError
@@ -25,6 +25,7 @@ from softcask.storage_schemas.manifest import CodecSpec, Fidelity
 _SAMPLE_BYTES = 1 << 30
 _HELD_OUT_EVERY, _MOST_HELD_OUT = 8, 512
 _FEWEST_ROWS = 2
+_EXPLAINED_ROWS, _EXPLAINED = 16, 1e-2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +113,10 @@ class TrialWorker:
 
     def _run(self, task: TrialTask) -> TrialReport:
         name, objects = self.recipe.teacher.name, StoreObjects.at(self.recipe.store_uri)
-        logits_RC, seconds = self._logits(task.request.rows)
-        trials = list(run_trials(task.request, split(logits_RC), every_size=not task.publish))
+        teacher = self.recipe.teacher.load()
+        logits_RC, seconds = self._logits(teacher, task.request.rows)
+        layer = teacher.output_layer() if isinstance(teacher, HasOutputLayer) else None
+        trials = list(run_trials(task.request, split(logits_RC, layer), every_size=not task.publish))
         report = TrialReport(
             teacher=name,
             trials=tuple(trial.to_dict() for trial in trials),
@@ -130,9 +133,8 @@ class TrialWorker:
         codec = publish_codec(objects, name, best.codec) if task.publish else None
         return replace(report, reason=reason, codec=codec, expected=best.expected(), row_bytes=best.row_bytes)
 
-    def _logits(self, rows: int) -> tuple[NDArray[np.float32], float]:
+    def _logits(self, teacher: Teacher, rows: int) -> tuple[NDArray[np.float32], float]:
         """Logits `[R, C]` of rows spread over the set, and the seconds that the forward passes took."""
-        teacher = self.recipe.teacher.load()
         most = min(len(self.source), rows, max(_FEWEST_ROWS, _SAMPLE_BYTES // (4 * self.recipe.num_classes)))
         positions_R = np.unique(np.linspace(0, len(self.source) - 1, most).astype(np.int64))
         parts, seconds = [], 0.0
@@ -161,9 +163,27 @@ class TrialWorker:
         return logits_BC
 
 
-def split(logits_RC: NDArray[np.float32]) -> Sample:
-    """Rows to fit on and rows to judge by, both spread over the whole."""
+def split(logits_RC: NDArray[np.float32], layer_Cd: NDArray[np.float32] | None = None) -> Sample:
+    """Rows to fit on and rows to judge by, both spread over the whole; the layer, if the logits are its."""
     places_R = np.arange(len(logits_RC))
     every = max(_HELD_OUT_EVERY, len(logits_RC) // _MOST_HELD_OUT)
     held_out = places_R % every == every - 1 if len(logits_RC) >= every else places_R % 2 == 1
-    return Sample(calibration_RC=logits_RC[~held_out], held_out_RC=logits_RC[held_out])
+    explained = layer_Cd is not None and _explains(layer_Cd, logits_RC)
+    return Sample(
+        calibration_RC=logits_RC[~held_out],
+        held_out_RC=logits_RC[held_out],
+        output_layer=layer_Cd if explained else None,
+    )
+
+
+def _explains(layer_Cd: NDArray[np.float32], logits_RC: NDArray[np.float32]) -> bool:
+    """Whether logits differ from each other, up to a constant a row, only along a layer's columns."""
+    some_RC = logits_RC[:: max(1, len(logits_RC) // _EXPLAINED_ROWS)].astype(np.float64)
+    if layer_Cd.shape[0] != some_RC.shape[1] or len(some_RC) < _FEWEST_ROWS:
+        return False
+    apart_RC = some_RC[1:] - some_RC[:1]  # without the bias
+    apart_RC -= apart_RC.mean(axis=1, keepdims=True)
+    columns_Cd = layer_Cd - layer_Cd.mean(axis=0)
+    columns_Cd, _ = np.linalg.qr(columns_Cd.astype(np.float64))
+    left_RC = apart_RC - apart_RC @ columns_Cd @ columns_Cd.T
+    return bool(np.square(left_RC).sum() <= _EXPLAINED**2 * np.square(apart_RC).sum())

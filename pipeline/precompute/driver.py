@@ -25,6 +25,7 @@ from softcask.pipeline.precompute.groups import Groups, group_teachers, pools
 from softcask.pipeline.precompute.preparation import prepare_rows, refuse_pinned, teacher_manifest
 from softcask.pipeline.precompute.record import Totals, record_run
 from softcask.pipeline.precompute.results import Progress, Summary, TeacherSummary
+from softcask.pipeline.store.care.drops import refuse_dropped
 from softcask.pipeline.store.commit import committed_units
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.prepare import check_root
@@ -50,9 +51,12 @@ def precompute(config: RunConfig, *, watch: Callable[[Progress], None] = lambda 
     add_to_path(config.python_path)
     groups = group_teachers(config.teachers)
     check_root(objects, config.classes.class_names)
+    names = [teacher.name for teacher in config.teachers]
+    dropped = refuse_dropped(objects, names)
     settled = settled_codecs(config, objects)
     refuse_pinned(config, objects, settled)  # now rather than by a worker
     segments = prepare_rows(config, objects, source, settled, watch)
+    segments = [segment for segment in segments if segment.segment not in dropped.segments]
     tasks = _tasks(objects, segments, groups)
     executor = executor_from(config.executor)
     if untried := [teacher for teacher in config.teachers if teacher.name not in settled]:
@@ -64,6 +68,7 @@ def precompute(config: RunConfig, *, watch: Callable[[Progress], None] = lambda 
         if tasks:
             _run(executor, pools(config, groups, manifests, tasks), totals, watch)
         generation = seal(objects)
+        refuse_dropped(objects, names)  # while this ran
     except BaseException as error:
         if totals.tasks:
             _record_failure(error, objects, executor, totals, started, time.perf_counter() - clock)
@@ -82,6 +87,7 @@ def precompute(config: RunConfig, *, watch: Callable[[Progress], None] = lambda 
         wall_seconds=wall,
         workers=executor.workers if tasks else 0,
         run=run,
+        warnings=tuple(totals.warnings),
     )
 
 

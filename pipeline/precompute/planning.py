@@ -18,17 +18,20 @@ from softcask.pipeline.precompute.codecs import (
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.groups import group_teachers
 from softcask.pipeline.precompute.preparation import (
+    next_segment,
     refuse_pinned,
     refuse_quarantined,
     rows_a_unit,
     standing_segments,
 )
 from softcask.pipeline.precompute.results import Plan, Progress, TeacherPlan
+from softcask.pipeline.store.care.drops import refuse_dropped
 from softcask.pipeline.store.commit import committed_units
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.prepare import check_root
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.storage_schemas import keys
+from softcask.storage_schemas.manifest import Dropped
 
 
 def plan(
@@ -49,7 +52,8 @@ def plan(
     check_root(objects, config.classes.class_names)
     settled = settled_codecs(config, objects)
     refuse_pinned(config, objects, settled)
-    rows, spans = _spans(config, objects, settled, len(source))
+    dropped = refuse_dropped(objects, settled)
+    rows, spans = _spans(config, objects, settled, dropped, len(source))
     committed = {teacher.name: committed_units(objects, teacher.name) for teacher in config.teachers}
     busy = [teacher for teacher in config.teachers if not spans.keys() <= committed[teacher.name]]
     reports = _reports(config, busy, watch) if trials else {}
@@ -98,20 +102,20 @@ def _teacher_plan(
 
 
 def _spans(
-    config: RunConfig, objects: StoreObjects, settled: Mapping[str, Settled], rows: int
+    config: RunConfig, objects: StoreObjects, settled: Mapping[str, Settled], dropped: Dropped, rows: int
 ) -> tuple[int, dict[str, int]]:
     """Rows of the transfer set, and of each unit: of the segments that stand, and of rows behind them."""
     spans, first = {}, 0
     segments = standing_segments(objects)
     for segment in segments:
         refuse_quarantined(objects, segment, config)
-        for index in range(segment.units):
+        for index in range(segment.units if segment.segment not in dropped.segments else 0):
             start, stop = segment.unit_range(index)
             spans[keys.unit_name(segment.segment, 0, index)] = stop - start
         first = segment.first + segment.rows
     unit_rows = config.store.unit_rows or rows_a_unit(config, settled, rows - first) if rows > first else 1
     for index, start in enumerate(range(first, rows, unit_rows)):
-        name = keys.unit_name(keys.segment_name(len(segments)), 0, index)
+        name = keys.unit_name(next_segment(segments), 0, index)
         spans[name] = min(unit_rows, rows - start)
     return max(rows, first), spans
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import pyarrow as pa
@@ -51,7 +51,7 @@ def prepare_rows(
         first, rows = (known.first, known.rows) if known else (first, len(source) - first)
         segment = prepare_segment(
             objects,
-            known.segment if known else keys.segment_name(len(segments)),
+            known.segment if known else next_segment(segments),
             source=source.describe(),
             input_shape=source.input_shape,
             input_dtype=str(source.input_dtype),
@@ -75,6 +75,11 @@ def prepare_rows(
 def standing_segments(objects: StoreObjects) -> list[SegmentManifest]:
     """The segments of a store, in order; none where there is no store yet."""
     return sorted(read_contents(objects).segments, key=lambda segment: segment.first)
+
+
+def next_segment(segments: Sequence[SegmentManifest]) -> str:
+    """Name of the segment behind these; of those between, some may have been dropped and collected."""
+    return keys.segment_name(max((keys.segment_number(each.segment) + 1 for each in segments), default=0))
 
 
 def _index(

@@ -25,6 +25,7 @@ class Totals:
         self.units: Counter[str] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.devices: set[str] = set()
+        self.warnings: list[str] = []
 
     def add(self, report: TaskReport) -> None:
         """Count a task that ended."""
@@ -32,6 +33,7 @@ class Totals:
         self.rows.update(report.rows)
         self.units.update(report.rows.keys())
         self.devices.add(report.device)
+        self.warnings += report.warnings
         for stage, seconds in report.seconds.items():
             self.seconds[stage] += seconds
 

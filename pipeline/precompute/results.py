@@ -73,6 +73,7 @@ class Summary:
         wall_seconds: From start to end.
         workers: Workers used.
         run: Name of the record under `runs/`, or None where nothing was done.
+        warnings: What should be looked at, in the order it was found.
     """
 
     store: str
@@ -86,6 +87,7 @@ class Summary:
     wall_seconds: float
     workers: int
     run: str | None
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

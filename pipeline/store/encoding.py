@@ -5,7 +5,7 @@ A unit of a language model's logits would take gigabytes before the codec and me
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,12 @@ from numpy.typing import NDArray
 
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.codecs.fidelity import TEMPERATURES, divergence
+from softcask.storage_schemas.errors import CodecDrift
 from softcask.storage_schemas.manifest import Fidelity
 
+_REMARKABLE, _TOO_MUCH = 4, 25
+"""How much worse than expected: means over few rows of a heavy-tailed loss are a factor of two apart."""
+_ALWAYS_FINE = 1e-5
 MONITORED_ROWS = 32
 """Rows of each unit whose logits are kept until the end, to see how well the codec did on them."""
 
@@ -74,6 +78,36 @@ class UnitEncoder:
             for temperature in TEMPERATURES
             if least <= temperature <= most
         )
+
+
+def drift(found: Sequence[Fidelity], expected: Sequence[Fidelity], whose: str) -> str | None:
+    """What to tell of a unit on which a codec does worse than on the rows it was judged on; None if nothing.
+
+    Args:
+        found: On a few rows of the unit.
+        expected: On the rows that the codec was chosen by.
+        whose: Which teacher and unit, for the message.
+
+    Raises:
+        CodecDrift: It does so much worse that the rows cannot be of one kind.
+    """
+    usual = {known.temperature: known.mean for known in expected}
+    for loss in found:
+        if loss.temperature not in usual or loss.mean <= _ALWAYS_FINE:
+            continue
+        times = loss.mean / max(usual[loss.temperature], _ALWAYS_FINE)
+        told = (
+            f"{whose}: the codec loses {loss.mean:.2g} nats at T={loss.temperature:g} on "
+            f"{MONITORED_ROWS} rows, {times:.0f} times the {usual[loss.temperature]:.2g} it was chosen by"
+        )
+        if times > _TOO_MUCH:
+            raise CodecDrift(
+                f"{told}. These rows are of another kind; nothing of this unit was committed. Give the "
+                "teacher a new name, and let its codec be fitted on rows of all kinds (store.codec.rows)"
+            )
+        if times > _REMARKABLE:
+            return told
+    return None
 
 
 def encode_unit(codec: Codec, logits_RC: NDArray[np.float32]) -> EncodedUnit:

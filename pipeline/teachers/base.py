@@ -6,7 +6,7 @@ How it is built and what it computes with is its kind's affair; what it must be 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -32,6 +32,17 @@ class Teacher(Protocol):
 
     def state_digest(self) -> str:
         """SHA-256 of the loaded parameters and buffers by name, dtype, shape and content."""
+
+
+@runtime_checkable
+class HasOutputLayer(Protocol):
+    """A teacher whose logits are, but for a bias, a linear layer's; a codec finds its directions by that."""
+
+    def output_layer(self) -> NDArray[np.float32] | None:
+        """Weights `[C, d]` of that layer in the order of the logits, d < C; None where none is found.
+
+        A guess that whoever uses it checks: a module does not say in which order its layers are called.
+        """
 
 
 class TeacherOptions(Options):

@@ -76,6 +76,20 @@ class TorchTeacher:
         """`sha256:...` of the loaded parameters and buffers."""
         return state_digest(self.module)
 
+    def output_layer(self) -> NDArray[np.float32] | None:
+        """Weights `[C, d]` of the output embeddings, as transformers call them, or of the last linear."""
+        embeddings = getattr(self.module, "get_output_embeddings", None)
+        layer = embeddings() if callable(embeddings) else None
+        linear = [module for module in self.module.modules() if isinstance(module, torch.nn.Linear)]
+        if not isinstance(layer, torch.nn.Linear):
+            layer = linear[-1] if linear else None
+        if layer is None or (self._most is not None and self._most >= layer.out_features):
+            return None
+        weight_Cd = layer.weight.detach()
+        kept_Cd = weight_Cd if self._kept is None else weight_Cd.index_select(0, self._kept)
+        result: NDArray[np.float32] = kept_Cd.to("cpu", torch.float32).numpy()
+        return result if result.shape[1] < result.shape[0] else None
+
     def _use_threads(self) -> None:
         # Torch keeps the number for each thread: the one that labels need not be the one that loaded.
         if self.device.type == "cpu" and torch.get_num_threads() != self._num_threads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,28 @@ import torch
 from tests import toy_models
 from tests.worlds import identities_of, run_config, sections, teacher, write_rows
 
+from softcask.pipeline.precompute import driver
+from softcask.pipeline.precompute.codecs import Settled
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.driver import precompute
 from softcask.pipeline.precompute.planning import plan
 from softcask.pipeline.store.reader import open_store
 from softcask.pipeline.store.verify import verify
-from softcask.storage_schemas.errors import ConfigError, ManifestMismatch
+from softcask.storage_schemas.errors import CodecDrift, ConfigError, ManifestMismatch
 
 
 def config_with(folder: Path, codec: Any, *teachers: dict[str, Any], **store: Any) -> RunConfig:
     described = sections(folder, *(teachers or (teacher("a"),)))
     described["store"] |= {"codec": codec, **store}
     return RunConfig.model_validate(described)
+
+
+def write_alike_rows(folder: Path, rows: int) -> None:
+    """Rows none of which begins with its number, which for late rows outweighs all the rest."""
+    write_rows(folder, rows=rows)
+    inputs = np.load(folder / "inputs.npy")
+    inputs[:, 0, 0] /= rows
+    np.save(folder / "inputs.npy", inputs)
 
 
 def probabilities(folder: Path, temperature: float) -> np.ndarray:
@@ -115,3 +126,72 @@ def test_statistics_can_be_left_out(tmp_path: Path) -> None:
     assert summary.teachers["a"].correct == int((guesses.numpy() == np.load(tmp_path / "labels.npy")).sum())
     assert not list((tmp_path / "cask").rglob("stats"))
     assert verify(str(tmp_path / "cask")).problems == ()
+
+
+def test_a_low_rank_teacher_is_fitted_kept_in_parquet_and_read_by_a_student(tmp_path: Path) -> None:
+    write_alike_rows(tmp_path, 3000)
+    wide = teacher("wide", kwargs={"classes": 600, "hidden": 32}, batch_size=100)
+    codec = {"name": "lowrank", "max_bytes": 64, "temperatures": [1.0, 4.0]}
+    described = sections(tmp_path, wide)
+    described["store"] |= {"codec": codec, "unit_rows": 1000}
+    described["classes"] = {"count": 600}
+    summary = precompute(RunConfig.model_validate(described))
+    assert summary.teachers["wide"].codec == "lowrank" and summary.warnings == ()
+    parts = sorted((tmp_path / "cask/teachers/wide/logits/s0000/v0000").iterdir())
+    assert [part.suffix for part in parts] == [".parquet"] * 3
+    assert sum(part.stat().st_size for part in parts) / 3000 < 80  # footers of small parts apart, 64
+    store = open_store(str(tmp_path / "cask"))
+    assert store.teacher("wide").codec.configuration["fit"]["white_box"] is True
+    with torch.inference_mode():
+        module = toy_models.net(0, classes=600, hidden=32)
+        logits = module(torch.from_numpy(np.load(tmp_path / "inputs.npy")) * 0.5).double()
+    log_p = torch.log_softmax(logits / 4, 1).numpy()
+    kept = store.to_pandas("wide", temperature=4.0)[list(store.class_names)].to_numpy().astype(np.float64)
+    kl = (np.exp(log_p) * (log_p - np.log(kept))).sum(axis=1)
+    expected = {fidelity.temperature: fidelity.mean for fidelity in store.teacher("wide").expected_fidelity}
+    assert 0 < kl.mean() < 3 * expected[4.0] + 1e-4
+    assert verify(str(tmp_path / "cask")).problems == ()
+
+
+def wide_run(folder: Path) -> RunConfig:
+    write_alike_rows(folder, 600)
+    wide = teacher("wide", kwargs={"classes": 600, "hidden": 32}, batch_size=100)
+    described = sections(folder, wide)
+    described["store"] |= {"codec": {"name": "lowrank", "max_bytes": 24}, "unit_rows": 300}
+    described["classes"] = {"count": 600}
+    return RunConfig.model_validate(described)
+
+
+def expect(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """Codecs that are said to lose so much of what they were found to lose."""
+    find = driver.find_codecs
+
+    def find_better(*args: Any) -> dict[str, Settled]:
+        return {
+            name: replace(
+                settled,
+                expected=tuple(e.model_copy(update={"mean": e.mean * share}) for e in settled.expected),
+            )
+            for name, settled in find(*args).items()
+        }
+
+    monkeypatch.setattr(driver, "find_codecs", find_better)
+
+
+def test_rows_on_which_a_codec_does_far_worse_than_expected_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expect(monkeypatch, 1 / 1000)
+    with pytest.raises(CodecDrift, match=r"wide on s0000-v0000-\d+: the codec loses .* it was chosen by"):
+        precompute(wide_run(tmp_path))
+    assert not (tmp_path / "cask/teachers/wide/commits").exists()
+
+
+def test_rows_on_which_a_codec_does_worse_are_told_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expect(monkeypatch, 1 / 10)
+    summary = precompute(wide_run(tmp_path))
+    assert len(summary.warnings) == 2
+    assert "wide on s0000-v0000-00000000: the codec loses" in summary.warnings[0]
+    assert summary.teachers["wide"].rows == 600
