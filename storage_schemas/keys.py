@@ -38,6 +38,17 @@ def segment_name(number: int) -> str:
     return f"s{number:04d}"
 
 
+def segment_number(segment: str) -> int:
+    """Which append of rows it is: the n of `segment_name`.
+
+    Raises:
+        StoreError: It is not a segment's name.
+    """
+    if not (match := re.fullmatch(r"s([0-9]{4,8})", segment)):
+        raise StoreError(f"{segment!r} is not the name of a segment (expected s0000, s0001, ...)")
+    return int(match[1])
+
+
 def view_name(number: int) -> str:
     """The n-th augmentation of every row; `v0000` is the row itself."""
     return f"v{number:04d}"

@@ -1,7 +1,8 @@
 """Drop teachers, segments and rows: a new generation without them. No object is removed; `gc` does that.
 
 Who reads an older generation goes on reading it. A name that was dropped is free again when `gc` has taken
-what it named; a row is dropped for good, whatever segment brings it.
+what it named; until then a teacher of that name is refused, and a segment is not labelled. A row is dropped
+for good, whatever segment brings it.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def plan_drop(
     """What dropping these would do; nothing is written.
 
     Raises:
-        StoreError: The store is not sealed, or has no such teacher, segment or row.
+        StoreError: The store is not sealed, has no such teacher, segment or row, or the segment is the first.
     """
     generation = newest_generation(objects)
     if generation is None:
@@ -79,6 +80,7 @@ def plan_drop(
     fresh_teachers = _known(objects, "teacher", teachers, contents.teachers, dropped.teachers)
     held = [segment.segment for segment in contents.segments]
     fresh_segments = _known(objects, "segment", segments, held, dropped.segments)
+    _refuse_first(objects, contents, fresh_segments)
     rows = _rows(objects, contents, gone)
     fresh_rows = _known(objects, "row", sample_ids, rows["sample_id"].to_pylist(), gone.to_pylist())
     after = _rows(
@@ -110,24 +112,24 @@ def drop(objects: StoreObjects, plan: DropPlan) -> Generation:
     return reseal(objects, drop=lambda before, number: _with(objects, before, number, plan))
 
 
-def refuse_dropped(objects: StoreObjects, teachers: Collection[str], segments: Collection[str]) -> None:
+def refuse_dropped(objects: StoreObjects, teachers: Collection[str]) -> Dropped:
     """Refuse to label under names that are dropped: what still stands of them would be taken for new.
 
+    Returns:
+        What is dropped; nothing of its segments is to be labelled.
+
     Raises:
-        StoreError: A name is dropped; says how to free it.
+        StoreError: A teacher is dropped; says how to free its name.
     """
     generation = newest_generation(objects)
     dropped = generation.dropped if generation else Dropped()
-    for what, names, gone in (
-        ("teacher", teachers, dropped.teachers),
-        ("segment", segments, dropped.segments),
-    ):
-        if taken := sorted(set(names) & set(gone)):
-            raise StoreError(
-                f"{what} {taken[0]!r} was dropped from {objects.uri}, and its objects still stand. Give this "
-                f"one another name, or take them away with `softcask gc {objects.uri} --older-than 0s "
-                "--delete`, when nobody reads an older generation any more"
-            )
+    if taken := sorted(set(teachers) & set(dropped.teachers)):
+        raise StoreError(
+            f"teacher {taken[0]!r} was dropped from {objects.uri}, and its objects still stand. Give this "
+            f"one another name, or take them away with `softcask gc {objects.uri} --older-than 0s "
+            "--delete`, when nobody reads an older generation any more"
+        )
+    return dropped
 
 
 def _with(objects: StoreObjects, before: Dropped, number: int, plan: DropPlan) -> Dropped:
@@ -154,6 +156,15 @@ def _known(
         few = f"; it has: {', '.join(sorted(there)) or 'none'}" if what != "row" else ""
         raise StoreError(f"{objects.uri} has no {what} {unknown[0]!r}{more}{few}")
     return tuple(sorted(set(asked) - dropped))
+
+
+def _refuse_first(objects: StoreObjects, contents: Contents, segments: Collection[str]) -> None:
+    first = min(contents.segments, key=lambda segment: segment.first, default=None)
+    if first is not None and first.segment in segments:
+        raise StoreError(
+            f"segment {first.segment} of {objects.uri} cannot be dropped: it holds the probe rows by which "
+            "every teacher is known again. Drop rows of it by their ids, or make another store without it"
+        )
 
 
 def _rows(objects: StoreObjects, contents: Contents, dropped: pa.Array) -> pa.Table:

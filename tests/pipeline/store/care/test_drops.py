@@ -14,6 +14,7 @@ from softcask.pipeline.store.reader import open_store
 from softcask.pipeline.store.sealing import seal
 from softcask.pipeline.store.verify import verify
 from softcask.storage_schemas.errors import StoreError
+from softcask.storage_schemas.manifest import Dropped
 
 
 @pytest.fixture
@@ -78,15 +79,26 @@ def test_no_object_goes_and_none_changes_but_the_pointer(made: MadeStore) -> Non
     assert verify(made.objects.uri).problems == ()
 
 
-def test_a_dropped_segment_takes_its_rows_along(made: MadeStore) -> None:
-    before = open_store(made.objects.uri)
-    second = before.logits("alpha", np.arange(19, 29))
-    plan = dropped(made, segments=["s0000"])
-    assert (plan.units, plan.readable, plan.readable_after) == (6, 29, 10)
+def test_a_dropped_segment_takes_its_rows_along(tmp_path: Path) -> None:
+    made = MadeStore.at(str(tmp_path / "store"))
+    for rows in (20, 10, 12):
+        made.add_segment(rows)
+    made.add_teacher("alpha")
+    made.commit_all()
+    seal(made.objects)
+    kept = np.r_[0:20, 30:42]
+    expected = open_store(made.objects.uri).logits("alpha", kept)
+    plan = dropped(made, segments=["s0001"])
+    assert (plan.units, plan.readable, plan.readable_after) == (2, 42, 32)
     after = open_store(made.objects.uri)
-    assert [segment.segment for segment in after.segments] == ["s0001"]
-    assert after.rows.sample_ids.tolist() == [f"id-{row:03d}" for row in range(20, 30)]
-    np.testing.assert_array_equal(after.logits("alpha", np.arange(10)), second)
+    assert [segment.segment for segment in after.segments] == ["s0000", "s0002"]
+    assert after.rows.sample_ids.tolist() == [f"id-{row:03d}" for row in kept]
+    np.testing.assert_array_equal(after.logits("alpha", np.arange(32)), expected)
+
+
+def test_the_first_segment_stays_for_its_probe_rows(made: MadeStore) -> None:
+    with pytest.raises(StoreError, match="s0000 .* cannot be dropped: it holds the probe rows"):
+        plan_drop(made.objects, segments=["s0000"])
 
 
 @pytest.mark.parametrize("allow_partial", [False, True])
@@ -149,14 +161,12 @@ def test_a_store_that_is_not_sealed_is_refused(tmp_path: Path) -> None:
         plan_drop(made.objects, teachers=["alpha"])
 
 
-def test_a_dropped_name_is_refused_to_those_who_would_label_under_it(made: MadeStore) -> None:
-    refuse_dropped(made.objects, ["alpha"], ["s0001"])
+def test_a_dropped_teachers_name_is_refused_to_those_who_would_label_under_it(made: MadeStore) -> None:
+    assert refuse_dropped(made.objects, ["alpha"]) == Dropped()
     dropped(made, teachers=["alpha"], segments=["s0001"])
-    refuse_dropped(made.objects, ["beta"], ["s0000"])
+    assert refuse_dropped(made.objects, ["beta"]).segments == ("s0001",)
     with pytest.raises(StoreError, match=r"teacher 'alpha' was dropped .*softcask gc"):
-        refuse_dropped(made.objects, ["alpha", "beta"], ["s0000"])
-    with pytest.raises(StoreError, match="segment 's0001' was dropped"):
-        refuse_dropped(made.objects, ["beta"], ["s0001"])
+        refuse_dropped(made.objects, ["alpha", "beta"])
 
 
 @pytest.mark.parametrize("after", [False, True])
