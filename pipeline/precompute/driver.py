@@ -87,6 +87,7 @@ def precompute(config: RunConfig, *, watch: Callable[[Progress], None] = lambda 
         wall_seconds=wall,
         workers=executor.workers if tasks else 0,
         run=run,
+        warnings=tuple(totals.warnings),
     )
 
 
