@@ -34,13 +34,12 @@ _HOP_BY_HOP = {"connection", "content-length", "transfer-encoding", "date", "ser
 
 @dataclass(kw_only=True)
 class Request:
-    """One request as it came to the server; what it was answered with is known a little later."""
+    """One request as it came to the server."""
 
     method: str
     key: str
     query: str
     headers: dict[str, str]
-    status: int = 0
 
     @property
     def lists(self) -> bool:
@@ -154,6 +153,12 @@ def resetting(handler: _Handler, _: bytes) -> int:
     return 0
 
 
+def landing_unanswered(handler: _Handler, body: bytes) -> int:
+    """The server does what is asked, and the connection is reset instead of an answer."""
+    handler.forward(body)
+    return resetting(handler, body)
+
+
 def stalling(handler: _Handler, _: bytes) -> int:
     """No answer comes for as long as the client waits."""
     handler.connection.settimeout(30)
@@ -206,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(method=self.command, key=key, query=url.query, headers=dict(self.headers))
         self.server.log.append(request)
         fault = self.server.take(self.command, key)
-        request.status = fault.act(self, body) if fault else self.pass_on(body)
+        (fault.act if fault else _Handler.pass_on)(self, body)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
 
@@ -280,6 +285,7 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": str(tmp_path / "none"),
         "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }.items():
         monkeypatch.setenv(name, value)
     bucket = f"bucket-{os.urandom(6).hex()}"
