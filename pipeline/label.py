@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from softcask.pipeline.factories import add_to_path
@@ -309,15 +308,7 @@ class _Segments:
 
     def unit_rows(self, task: Task) -> UnitRows:
         manifest, table, _ = self._entry(task.segment)
-        part = table.slice(task.start, task.rows)
-        return UnitRows(
-            segment=manifest,
-            view=task.view,
-            index=task.index,
-            sample_ids=part["sample_id"].to_pylist(),
-            labels=part["label"].fill_null(-1).to_numpy().astype(np.int64),
-            readable=pc.is_null(part["quarantine"]).to_numpy(),
-        )
+        return UnitRows.of(manifest, table, task.view, task.index)
 
     def _entry(self, segment: str) -> tuple[SegmentManifest, pa.Table, NDArray[np.void]]:
         with self._lock:

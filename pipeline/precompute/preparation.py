@@ -42,7 +42,7 @@ def prepare_rows(
         ManifestMismatch: Rows of a segment are gone from the source, or are others now.
         QuarantineExceeded: More rows cannot be read than the run allows.
     """
-    whole = lru_cache(maxsize=1)(lambda: _index(config, objects, source, watch))
+    whole = lru_cache(maxsize=1)(lambda: index_source(config, objects, source, watch))
     standing = standing_segments(objects)
     segments: list[SegmentManifest] = []
     first = 0
@@ -82,9 +82,10 @@ def next_segment(segments: Sequence[SegmentManifest]) -> str:
     return keys.segment_name(max((keys.segment_number(each.segment) + 1 for each in segments), default=0))
 
 
-def _index(
+def index_source(
     config: RunConfig, objects: StoreObjects, source: TransferSet, watch: Callable[[Progress], None]
 ) -> pa.Table:
+    """Every row of the source; then the root stands."""
     read = 0
 
     def step(rows: int) -> None:

@@ -68,6 +68,20 @@ class UnitRows:
         """The unit's name within its teacher."""
         return keys.unit_name(self.segment.segment, self.view, self.index)
 
+    @classmethod
+    def of(cls, segment: SegmentManifest, table: pa.Table, view: int, index: int) -> UnitRows:
+        """The rows of one unit, from its segment's whole table."""
+        start, stop = segment.unit_range(index)
+        part = table.slice(start, stop - start)
+        return cls(
+            segment=segment,
+            view=view,
+            index=index,
+            sample_ids=part["sample_id"].to_pylist(),
+            labels=part["label"].fill_null(-1).to_numpy().astype(np.int64),
+            readable=pc.is_null(part["quarantine"]).to_numpy(),
+        )
+
 
 def committed_units(objects: StoreObjects, teacher: str) -> set[str]:
     """Names of a teacher's committed units: one listing, no receipt is read.
@@ -150,7 +164,7 @@ def _publish_objects(
     records, columns, fresh = _publish_columns(objects, teacher, rows, encoded.columns)
     correct_R = encoded.top_R == rows.labels[rows.readable]
     if teacher.stats:
-        stats = _stats(load_codec(objects, teacher), rows, columns)
+        stats = unit_stats(load_codec(objects, teacher), rows, columns)
         key = keys.stats_part(teacher.name, rows.segment.segment, rows.view, rows.index)
         record, was_free = publish_table(objects, key, stats)
         records, fresh = [*records, record], fresh and was_free
@@ -279,7 +293,7 @@ def _spread(logits_RC: NDArray[np.float32]) -> float:
     return max(float(logits_RC.std(dtype=np.float64)), 1e-3 * float(np.abs(logits_RC).max()))
 
 
-def _stats(codec: Codec, rows: UnitRows, columns: Mapping[str, NDArray[Any]]) -> pa.Table:
+def unit_stats(codec: Codec, rows: UnitRows, columns: Mapping[str, NDArray[Any]]) -> pa.Table:
     """Statistics of the rows as stored, in blocks: decoded, a unit may be far larger than it is stored."""
     first, _ = rows.segment.unit_range(rows.index)
     kept = np.flatnonzero(rows.readable)
