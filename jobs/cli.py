@@ -14,7 +14,21 @@ import typer
 from typer.core import TyperGroup
 
 import softcask
-from softcask.jobs import console, drop, export, gc, inspect, plan, precompute, submit, train, verify
+from softcask.jobs import (
+    combine,
+    console,
+    drop,
+    export,
+    gc,
+    import_,
+    inspect,
+    plan,
+    precompute,
+    reencode,
+    submit,
+    train,
+    verify,
+)
 from softcask.storage_schemas.errors import SoftcaskError
 
 _EXTRAS = {"ray": "engine", "torch": "student", "safetensors": "student"}
@@ -56,6 +70,9 @@ app.command(epilog=inspect.EXAMPLES)(inspect.inspect)
 app.command(epilog=drop.EXAMPLES)(drop.drop)
 app.command(epilog=gc.EXAMPLES)(gc.gc)
 app.command(epilog=export.EXAMPLES)(export.export)
+app.command("import", epilog=import_.EXAMPLES)(import_.import_)
+app.command(epilog=reencode.EXAMPLES)(reencode.reencode)
+app.command(epilog=combine.EXAMPLES)(combine.combine)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=submit.EXAMPLES)(submit.submit)
 

@@ -82,15 +82,17 @@ def sample(store: Store, sample_id: str, temperatures: list[float], top: int) ->
     Raises:
         StoreError: The store has no such row, or it is quarantined, or a temperature does not suit a codec.
     """
-    from softcask.pipeline.targets.soft_targets import SoftTargets
+    from softcask.pipeline.targets.soft_targets import SoftTargets, members
 
     (number,) = rows_B = store.rows.find([sample_id])
     if number < 0:
         raise _no_such_row(store, sample_id)
     label = int(store.rows.labels[number])
     thoughts: dict[str, Any] = {}
-    members = [name for name, teacher in store.teachers.items() if teacher.role == "member"]
-    asked = {name: [name] for name in store.teachers} | ({MEAN: members} if len(members) > 1 else {})
+    of_ensemble = members(store)
+    asked = {name: [name] for name in store.teachers} | (
+        {MEAN: [*of_ensemble]} if len(of_ensemble) > 1 else {}
+    )
     for name, teachers in asked.items():
         targets = SoftTargets(store, teachers)
         try:
@@ -136,6 +138,7 @@ def _teacher(store: Store, name: str, planned: int) -> dict[str, Any]:
     return {
         "role": manifest.role,
         "kind": manifest.kind,
+        "origin": _origin(manifest.kind, manifest.fingerprint),
         "units": len(commits),
         "planned_units": planned,
         "rows": rows,
@@ -146,6 +149,15 @@ def _teacher(store: Store, name: str, planned: int) -> dict[str, Any]:
         "codec": manifest.codec.name,
         "fingerprint": digest(manifest.pinned()),
     }
+
+
+def _origin(kind: str, fingerprint: dict[str, Any]) -> str:
+    """Where an entry's logits come from, in a few words; of a store that may hold anything."""
+    if kind == "derived" and isinstance(sources := fingerprint.get("derived_from"), list):
+        names = [str(source.get("teacher")) for source in sources if isinstance(source, dict)]
+        rule = fingerprint.get("rule") or fingerprint.get("operation")
+        return f"{rule} of {', '.join(names)}"
+    return f"import {fingerprint.get('format')}" if kind == "imported" else kind
 
 
 def _no_such_row(store: Store, sample_id: str) -> StoreError:
@@ -174,7 +186,7 @@ def _show(found: dict[str, Any]) -> None:
     rest = f"{found['labelled']:,} labelled, {found['quarantined']:,} quarantined"
     console.say(f"rows        {found['rows']:,}, {rest}, {console.many(len(found['segments']), 'segment')}")
     console.show_table(
-        ["teacher", "role", "units", "rows", "top-1", "bytes", "dtype", "codec", "fingerprint"],
+        ["teacher", "role", "units", "rows", "top-1", "bytes", "dtype", "codec", "origin", "fingerprint"],
         [
             [
                 name,
@@ -185,6 +197,7 @@ def _show(found: dict[str, Any]) -> None:
                 console.size(t["bytes"]),
                 t["dtype"] or "-",
                 t["codec"],
+                t["origin"],
                 t["fingerprint"].removeprefix("sha256:")[:12],
             ]
             for name, t in found["teachers"].items()

@@ -76,17 +76,40 @@ def pin(
         TeacherError: The teacher's logits cannot be stored.
     """
     fresh = _probe(teacher, wanted, source, segments[0][1])
+    if _pin(objects, wanted, [segment for segment, _ in segments], view, fresh):
+        _compare(objects, fresh, options)
+
+
+def pin_without_model(
+    objects: StoreObjects, wanted: TeacherManifest, segments: Sequence[SegmentManifest], *, view: int = 0
+) -> None:
+    """Pin the name of an entry that no model is run for, imported or derived; it has no probe rows.
+
+    Raises:
+        ManifestMismatch: The name belongs to another teacher.
+    """
+    _pin(objects, wanted, segments, view, tables.PROBE.empty_table())
+
+
+def _pin(
+    objects: StoreObjects,
+    wanted: TeacherManifest,
+    segments: Sequence[SegmentManifest],
+    view: int,
+    probe: pa.Table,
+) -> bool:
+    """Whether the name was pinned to this very teacher before."""
     metadata = {
         key: document
-        for segment, _ in segments
+        for segment in segments
         for key, document in zarr_metadata(wanted, segment, view).items()
     }
     if is_pinned(objects, wanted):
         for key, document in metadata.items():
             objects.publish_equal(key, document)
-        _compare(objects, fresh, options)
-        return
-    _pin_anew(objects, wanted, {**metadata, keys.probe(wanted.name): tables.to_bytes(fresh)})
+        return True
+    _pin_anew(objects, wanted, {**metadata, keys.probe(wanted.name): tables.to_bytes(probe)})
+    return False
 
 
 def _pin_anew(objects: StoreObjects, wanted: TeacherManifest, documents: Mapping[str, bytes]) -> None:

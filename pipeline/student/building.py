@@ -27,6 +27,7 @@ _NOT_IDENTITY: dict[str, Any] = {
     "allow_partial": True,
     "transfer_set": True,
     "evaluation": True,
+    "match": True,
     "output": True,
     "python_path": True,
     "training": {"device", "num_threads", "evaluate_every_epoch"},
@@ -65,6 +66,7 @@ def open_data(config: StudentConfig) -> StudentData:
         batch_size=config.training.batch_size,
         seed=config.training.seed,
         coverage=config.rows,
+        match=config.match,
     )
     tests = config.evaluation.open() if config.evaluation is not None else None
     return StudentData(

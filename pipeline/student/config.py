@@ -12,7 +12,7 @@ from softcask.pipeline.config.sections import ByKind
 from softcask.pipeline.config.toml import load_toml
 from softcask.pipeline.parts import Options, ResolvedPath
 from softcask.pipeline.preprocessing import PreprocessingOptions
-from softcask.pipeline.student.joining import Coverage
+from softcask.pipeline.student.joining import Coverage, Match
 from softcask.pipeline.student.losses.base import LossOptions
 from softcask.pipeline.student.losses.distillation import Distillation
 from softcask.pipeline.student.losses.registry import LOSSES
@@ -38,6 +38,8 @@ class StudentConfig(Options):
         store: Where the teachers' logits are: a local path or an fsspec URL.
         allow_partial: Open the store although not all that was planned is labelled and sealed.
         rows: `all`: inputs and stored rows must be the same; `intersection`: train on those that both have.
+        match: `content`: each input must be what the teachers saw; `id`: its id suffices where the store does
+            not know what they saw, as of imported logits.
         python_path: Folders that factories may be imported from; relative ones start at the file's folder.
         output: Local folder for checkpoint, model and result.
         targets: `[targets]`: which teachers, how combined, how soft.
@@ -53,6 +55,7 @@ class StudentConfig(Options):
     store: ResolvedPath
     allow_partial: bool = False
     rows: Coverage = "all"
+    match: Match = "content"
     python_path: tuple[ResolvedPath, ...] = (".",)
     output: Annotated[ResolvedPath, AfterValidator(_local)]
     targets: TargetOptions = TargetOptions()

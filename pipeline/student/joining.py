@@ -16,12 +16,16 @@ from numpy.typing import NDArray
 
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.storage_schemas.errors import MisalignedRows, TransferSetError
+from softcask.storage_schemas.tables import HASH_BYTES
 
 if TYPE_CHECKING:
     from softcask.pipeline.targets.soft_targets import LogitSource, SoftTargets
 
 Coverage = Literal["all", "intersection"]
 """`all`: inputs and stored rows must be the same; `intersection`: train on what both have."""
+Match = Literal["content", "id"]
+"""`content`: an id is trusted where the content under it is what the teachers saw; `id`: also where the store
+does not know what they saw, as of imported logits."""
 
 _SHOWN = 3
 _READ_ROWS = 1024
@@ -67,6 +71,22 @@ def join(inputs: TransferSet, targets: SoftTargets, coverage: Coverage = "all") 
         _refuse_unmatched(inputs, store, ids, rows)
     labels = _labels(inputs, store, ids, rows)
     return JoinedRows(positions_N=positions, rows_N=rows[positions], labels_N=labels[positions])
+
+
+def refuse_unknown_content(store: LogitSource, rows: JoinedRows) -> None:
+    """Refuse rows of which the store does not know what the teachers saw.
+
+    Raises:
+        MisalignedRows: There are some; says how to allow them.
+    """
+    unknown = store.rows.content_hashes[rows.rows_N] == np.void(bytes(HASH_BYTES))
+    if unknown.any():
+        names = store.rows.sample_ids[rows.rows_N[unknown][:_SHOWN]].tolist()
+        raise MisalignedRows(
+            f"{store.uri} does not know the content of {np.count_nonzero(unknown)} of {len(rows)} rows "
+            f"({shown(names)}): their logits were imported, so only the ids say that these inputs are what "
+            'the teacher saw. If you know that they are, set match = "id" in the student\'s file'
+        )
 
 
 def _refuse_repeated(ids: Sequence[str]) -> None:

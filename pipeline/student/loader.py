@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softcask.pipeline.student.joining import Coverage, JoinedRows, join, shown
+from softcask.pipeline.student.joining import (
+    Coverage,
+    JoinedRows,
+    Match,
+    join,
+    refuse_unknown_content,
+    shown,
+)
 from softcask.pipeline.student.losses.base import Needs
 from softcask.pipeline.student.pooling import PooledTargets, Pools
 from softcask.pipeline.student.prefetch import prefetched
@@ -17,6 +24,7 @@ from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.pipeline.transfer_sets.indexing import content_hashes
 from softcask.storage_schemas.errors import MisalignedRows, TransferSetError
+from softcask.storage_schemas.tables import HASH_BYTES
 
 CACHE_BYTES = 1 << 30
 """Default bound of the targets kept in memory; 60,000 rows of 10 classes take 2.4 MB, 1.28 million rows of
@@ -62,6 +70,7 @@ class SoftTargetLoader:
         batch_size: int = 128,
         seed: int = 0,
         coverage: Coverage = "all",
+        match: Match = "content",
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         """Join both sides; reads ids and labels, no inputs and no logits.
@@ -74,6 +83,7 @@ class SoftTargetLoader:
             batch_size: Rows a batch; the last one of an epoch may have fewer.
             seed: Decides, with the epoch's number, the order of rows.
             coverage: `all` or `intersection`, see `join`.
+            match: `content`, or `id` to allow rows whose content the store does not know.
             cache_bytes: Targets of all rows are combined once and kept if they take no more than this.
                 Otherwise they are combined and kept a pool of units at a time, of as many as this holds, at
                 least one; see `epoch`. It decides the order of rows then, with seed and epoch.
@@ -87,6 +97,8 @@ class SoftTargetLoader:
         if needs == "probabilities":
             targets.check_temperature(temperature)
         self.rows: JoinedRows = join(inputs, targets, coverage)
+        if match == "content":
+            refuse_unknown_content(targets.store, self.rows)
         self._inputs = inputs
         self._targets = targets
         self._needs = needs
@@ -150,7 +162,8 @@ class SoftTargetLoader:
         self, picked_B: NDArray[np.int64], positions_B: NDArray[np.int64], inputs_B: NDArray[Any]
     ) -> None:
         store = self._targets.store
-        differing = content_hashes(inputs_B) != store.rows.content_hashes[self.rows.rows_N[picked_B]]
+        stored_B = store.rows.content_hashes[self.rows.rows_N[picked_B]]
+        differing = (content_hashes(inputs_B) != stored_B) & (stored_B != np.void(bytes(HASH_BYTES)))
         if differing.any():
             names = [self._name(position) for position in positions_B[differing]]
             raise MisalignedRows(

@@ -24,6 +24,10 @@ class TeacherEntry(Protocol):
     """What must be known of a stored teacher to combine it with others."""
 
     @property
+    def kind(self) -> str:
+        """Kind of teacher; `derived` if it was made from others of the store."""
+
+    @property
     def role(self) -> str:
         """`member`, `generalist` or `specialist`."""
 
@@ -94,7 +98,7 @@ class SoftTargets:
 
         Args:
             store: An open store.
-            teachers: Names; None takes every teacher of role `member`, by name.
+            teachers: Names; None takes all of role `member` but derived ones, by name.
             rule: Kind of rule, see `softcask.pipeline.targets.rules.registry.RULES`.
             weights: One a teacher, above 0, in the teachers' order, of any sum; None weighs them equally.
 
@@ -154,7 +158,7 @@ class SoftTargets:
 
 def _chosen(store: LogitSource, names: Sequence[str] | None) -> tuple[str, ...]:
     known = ", ".join(store.teachers) or "none"
-    chosen = _members(store) if names is None else tuple(names)
+    chosen = members(store) if names is None else tuple(names)
     if not chosen:
         raise StoreError(
             f"{store.uri} has no teacher of role member; name teachers to use. Its teachers: {known}"
@@ -176,8 +180,18 @@ def _chosen(store: LogitSource, names: Sequence[str] | None) -> tuple[str, ...]:
     return chosen
 
 
-def _members(store: LogitSource) -> tuple[str, ...]:
-    return tuple(sorted(name for name, teacher in store.teachers.items() if teacher.role == "member"))
+def members(store: LogitSource) -> tuple[str, ...]:
+    """Names of the teachers that are combined where none are named: members, sorted.
+
+    Entries derived from others are not among them: they would count what they were made from twice.
+    """
+    return tuple(
+        sorted(
+            name
+            for name, teacher in store.teachers.items()
+            if teacher.role == "member" and teacher.kind != "derived"
+        )
+    )
 
 
 def normalised(weights: Sequence[float] | None, teachers: Sequence[str]) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from softcask.storage_schemas.manifest import CodecSpec
 @dataclass
 class FakeTeacher:
     role: str = "member"
+    kind: str = "torch"
     num_classes: int = 10
     codec: CodecSpec = CodecSpec(name="dense16")  # noqa: RUF009  # frozen
 
@@ -90,6 +91,12 @@ def test_a_teacher_named_twice_is_refused(store: FakeStore) -> None:
 def test_a_store_without_members_asks_for_names() -> None:
     with pytest.raises(StoreError, match=r"no teacher of role member.*Its teachers: g"):
         SoftTargets(FakeStore({"g": FakeTeacher(role="generalist")}))
+
+
+def test_without_names_a_derived_entry_does_not_count_beside_what_it_was_made_from() -> None:
+    teachers = {"a": FakeTeacher(), "a8": FakeTeacher(kind="derived"), "b": FakeTeacher(kind="imported")}
+    assert SoftTargets(FakeStore(teachers)).teachers == ("a", "b")
+    assert SoftTargets(FakeStore(teachers), ["a8"]).teachers == ("a8",)
 
 
 def test_a_teacher_over_other_classes_is_refused_by_name() -> None:

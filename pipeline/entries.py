@@ -1,0 +1,186 @@
+"""Fill a teacher's entry with logits that no pass makes: read from others' files, or derived from entries.
+
+The same units, receipts and generations as a pass leaves behind: killed at any moment, the same call goes on
+with what is not committed.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from softcask.pipeline.pinning import pin_without_model
+from softcask.pipeline.store.care.drops import refuse_dropped
+from softcask.pipeline.store.codecs import load_codec, publish_codec
+from softcask.pipeline.store.commit import UnitRows, commit_encoded, committed_units
+from softcask.pipeline.store.encoding import UnitEncoder
+from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.prepare import read_rows
+from softcask.pipeline.store.reader import Store
+from softcask.pipeline.store.sealing import seal
+from softcask.storage_schemas.codecs.base import Codec
+from softcask.storage_schemas.fingerprint import canonical
+from softcask.storage_schemas.manifest import Fidelity, SegmentManifest, TeacherManifest
+
+LogitsOf = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+"""Finite float32 logits `[B, C]` of rows of the store, by number."""
+
+_BATCH_BYTES = 16 << 20
+_VERSIONED = ("softcask", "numpy", "pyarrow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filled:
+    """What a call did.
+
+    Attributes:
+        teacher: Name of the entry.
+        codec: How its logits are kept.
+        units: Units it has now.
+        new_units: Units that this call committed.
+        rows: Rows that it has logits of, in units that this call committed.
+        bytes: Bytes of all its objects.
+        generation: The sealed generation that has it.
+    """
+
+    teacher: str
+    codec: str
+    units: int
+    new_units: int
+    rows: int
+    bytes: int
+    generation: int
+
+
+def entry_manifest(
+    objects: StoreObjects,
+    name: str,
+    *,
+    kind: Literal["imported", "derived"],
+    num_classes: int,
+    codec: Codec,
+    fingerprint: Mapping[str, Any],
+    recorded: Mapping[str, Any],
+    expected: tuple[Fidelity, ...] = (),
+    stats: bool = True,
+) -> TeacherManifest:
+    """What an entry's name is to be pinned to; what its codec keeps once is put into the store."""
+    spec = publish_codec(objects, name, codec)
+    if codec.container == "zarr" and objects.local is None:
+        spec = spec.model_copy(update={"compression": "blosc"})
+    return TeacherManifest(
+        name=name,
+        kind=kind,
+        role="member",
+        num_classes=num_classes,
+        batch_size=max(1, _BATCH_BYTES // (4 * num_classes)),
+        codec=spec,
+        expected_fidelity=expected,
+        stats=stats,
+        fingerprint=canonical(fingerprint),
+        recorded={"versions": _versions(), **recorded},
+    )
+
+
+def fill_entry(
+    store: Store,
+    wanted: TeacherManifest,
+    logits_of: LogitsOf,
+    *,
+    objects: StoreObjects | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Filled:
+    """Commit every unit of an entry that is not committed yet, and seal the store.
+
+    Rows that were dropped from the store stay dropped: in their place stands a row of zeros.
+
+    Args:
+        store: As readers see it, opened with `allow_partial`.
+        wanted: What the entry's name is pinned to.
+        logits_of: Its logits.
+        objects: The store's objects, if not through `store.objects`.
+        progress: Called with rows done and rows in all.
+
+    Raises:
+        ManifestMismatch: The name belongs to another teacher.
+        StoreError: The name was dropped, or the filesystem refused.
+    """
+    objects = objects or store.objects
+    refuse_dropped(objects, [wanted.name])
+    pin_without_model(objects, wanted, store.segments)
+    codec, committed = load_codec(objects, wanted), committed_units(objects, wanted.name)
+    total, done, new_rows, new_units = sum(segment.rows for segment in store.segments), 0, 0, 0
+    for number, segment in enumerate(store.segments):
+        for unit in _units(objects, segment):
+            if unit.unit not in committed:
+                numbers_R = _numbers(store, number, unit)
+                encoder = UnitEncoder(codec, rows=len(numbers_R), num_classes=wanted.num_classes)
+                for first in range(0, len(numbers_R), wanted.batch_size):
+                    numbers_B = numbers_R[first : first + wanted.batch_size]
+                    encoder.add(_logits(numbers_B, logits_of, wanted.num_classes))
+                new_rows += commit_encoded(objects, wanted, unit, encoder.finish()).rows
+                new_units += 1
+            done += len(unit.sample_ids)
+            if progress is not None:
+                progress(done, total)
+    generation = seal(objects)
+    held = generation.teachers[wanted.name]
+    return Filled(
+        teacher=wanted.name,
+        codec=wanted.codec.name,
+        units=held.units,
+        new_units=new_units,
+        rows=new_rows,
+        bytes=held.bytes,
+        generation=generation.generation,
+    )
+
+
+def _units(objects: StoreObjects, segment: SegmentManifest) -> Iterator[UnitRows]:
+    """All rows of a segment by unit, as they were indexed."""
+    table = read_rows(objects, segment)
+    for index in range(segment.units):
+        start, stop = segment.unit_range(index)
+        yield _unit_rows(segment, index, table.slice(start, stop - start))
+
+
+def _unit_rows(segment: SegmentManifest, index: int, part: pa.Table) -> UnitRows:
+    return UnitRows(
+        segment=segment,
+        view=0,
+        index=index,
+        sample_ids=part["sample_id"].to_pylist(),
+        labels=part["label"].fill_null(-1).to_numpy().astype(np.int64),
+        readable=pc.is_null(part["quarantine"]).to_numpy(),
+    )
+
+
+def _numbers(store: Store, segment: int, unit: UnitRows) -> NDArray[np.int64]:
+    """The store's numbers of a unit's readable rows, -1 where a row was dropped."""
+    start, stop = unit.segment.unit_range(unit.index)
+    rows = store.rows
+    mine = np.flatnonzero((rows.segments == segment) & (rows.positions >= start) & (rows.positions < stop))
+    numbers_n = np.full(stop - start, -1, dtype=np.int64)
+    numbers_n[rows.positions[mine] - start] = mine
+    return numbers_n[unit.readable]
+
+
+def _logits(numbers_B: NDArray[np.int64], logits_of: LogitsOf, num_classes: int) -> NDArray[np.float32]:
+    seen_B = numbers_B >= 0
+    if seen_B.all():
+        return logits_of(numbers_B)
+    logits_BC = np.zeros((len(numbers_B), num_classes), dtype=np.float32)
+    logits_BC[seen_B] = logits_of(numbers_B[seen_B])
+    return logits_BC
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in _VERSIONED}}

@@ -1,0 +1,1 @@
+"""Formats that others keep logits in, one file each; registered in `registry.py`."""

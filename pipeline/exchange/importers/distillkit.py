@@ -1,0 +1,319 @@
+"""DistillKit's offline logits (arcee-ai/DistillKit): a folder of Parquet files and how they were packed.
+
+As its `sample_logits_vllm` writes them: `data_0.parquet`, ..., a row a sequence, with `compressed_logprobs`
+and `bytepacked_indices`, for each position a list of bytes; beside them `compression_config.yaml`. Each
+position becomes a row of the store, `data_0-000012-00034`: file, row and position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from softcask.pipeline.exchange.importers.base import Source, digests, existing
+from softcask.pipeline.exchange.importers.row_groups import RowGroups, lists_of, parquet_files
+from softcask.pipeline.exchange.importers.sparse import TopRows, spread
+from softcask.pipeline.parts import Options
+from softcask.storage_schemas.errors import ExchangeError
+
+NAME = "distillkit"
+SETTINGS = "compression_config.yaml"
+SLACK = 0.3
+"""How far a position's sum may be off: DistillKit fits a polynomial to the smaller log-probabilities, and its
+smallest settings were seen to add a fifth."""
+
+_VALUES, _INDICES = "compressed_logprobs", "bytepacked_indices"
+_LIMITS = (
+    "top-k at T=1: what lies outside is known by its sum alone",
+    "log-probabilities as DistillKit's codec keeps them; where they sum to more than 1 they are scaled to 1",
+    "a position is known by its file, row and place, not by its tokens",
+)
+Dtype = Literal["float16", "bfloat16", "float32", "float64"]
+_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+
+
+class Bin(Options):
+    """Some residuals, quantised with one scale."""
+
+    scale_dtype: Dtype
+    element_bits: int = Field(ge=1, le=32)
+    num_elements: int = Field(ge=1, le=1 << 16)
+
+    @property
+    def size(self) -> int:
+        """Bytes of scale and elements."""
+        return _BYTES[self.scale_dtype] + -(-self.element_bits * self.num_elements // 8)
+
+
+class Packing(Options):
+    """DistillKit's `DistributionQuantizationConfig`, field by field."""
+
+    d: int = Field(ge=2, le=1 << 20)
+    k: int = Field(ge=1, le=1 << 16)
+    exact_k: int = Field(ge=0)
+    exact_dtype: Dtype = "float32"
+    polynomial_terms: tuple[int | Literal["sqrt", "exp"], ...] | None = None
+    term_dtype: Dtype = "float32"
+    residual_bins: tuple[Bin, ...]
+    delta_encoding: bool = True
+    error_diffusion: bool = False
+    normalize_t: bool = False
+
+    @property
+    def index_bits(self) -> int:
+        """Bits of a class."""
+        return int(np.ceil(np.log2(np.float32(self.d))))
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of a position's classes."""
+        return -(-self.k * self.index_bits // 8)
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of a position's log-probabilities."""
+        exact = self.exact_k * _BYTES[self.exact_dtype]
+        terms = len(self.polynomial_terms or ()) * _BYTES[self.term_dtype]
+        return exact + terms + sum(part.size for part in self.residual_bins)
+
+    def classes(self, packed_NB: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Classes `[N, k]` of packed bytes `[N, index_bytes]`."""
+        return _unpacked(packed_NB, self.index_bits, self.k)
+
+    def log_probs(self, packed_NB: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Log-probabilities `[N, k]` of packed bytes `[N, value_bytes]`; computed in float32, as there."""
+        take = _Bytes(packed_NB)
+        exact = take.floats(self.exact_dtype, self.exact_k)
+        rest = np.zeros((len(packed_NB), self.k - self.exact_k), dtype=np.float32)
+        if self.polynomial_terms:
+            coefficients = take.floats(self.term_dtype, len(self.polynomial_terms))
+            rest += (coefficients[:, None, :] * self._terms(rest.shape[1])).sum(axis=-1)
+        first = 0
+        for part in self.residual_bins:
+            scale = take.floats(part.scale_dtype, 1)
+            codes = _unpacked(
+                take.bytes(part.size - _BYTES[part.scale_dtype]), part.element_bits, part.num_elements
+            )
+            levels = codes * 2 - 1 if part.element_bits == 1 else codes - (1 << (part.element_bits - 1))
+            rest[:, first : first + part.num_elements] += levels.astype(np.float32) * scale
+            first += part.num_elements
+        values = np.concatenate([exact, rest], axis=1)
+        return (
+            np.cumsum(values, axis=1, dtype=np.float64) if self.delta_encoding else values.astype(np.float64)
+        )
+
+    def _terms(self, count: int) -> NDArray[np.float32]:
+        points = np.linspace(0, 1 if self.normalize_t else max(0, count - 1), count).astype(np.float32)
+        functions: dict[str, Any] = {"sqrt": np.sqrt, "exp": np.exp}
+        with np.errstate(over="ignore"):
+            columns = [
+                functions[t](points) if isinstance(t, str) else points**t for t in self.polynomial_terms or ()
+            ]
+        return np.stack(columns, axis=-1).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillKitLogits:
+    """The positions of all sequences; see `ForeignLogits`.
+
+    Attributes:
+        packing: How they are packed.
+        files: Files by name.
+        sequences: The files' rows.
+        firsts: First position of each sequence, and behind them the number of all positions.
+        ids: Ids of all positions.
+    """
+
+    packing: Packing
+    files: dict[str, Path]
+    sequences: RowGroups
+    firsts: NDArray[np.int64]
+    ids: pa.Array
+
+    @property
+    def num_classes(self) -> int:
+        """`d` of the settings."""
+        return self.packing.d
+
+    @property
+    def top_k(self) -> int:
+        """`k` of the settings."""
+        return self.packing.k
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """See `ForeignLogits`."""
+        return _LIMITS
+
+    def sample_ids(self) -> pa.Array:
+        """File, row and position."""
+        return self.ids
+
+    def labels(self) -> NDArray[np.int64] | None:
+        """The format has none."""
+        return None
+
+    def logits(self, positions_B: NDArray[np.int64]) -> NDArray[np.float32]:
+        """See `ForeignLogits`."""
+        sequence_B = np.searchsorted(self.firsts, positions_B, side="right") - 1
+        sequences = np.unique(sequence_B)
+        table = self.sequences.take(sequences, [_VALUES, _INDICES])
+        counts = self.firsts[sequences + 1] - self.firsts[sequences]
+        starts = np.cumsum(counts) - counts
+        within_B = starts[np.searchsorted(sequences, sequence_B)] + positions_B - self.firsts[sequence_B]
+
+        def place(row: int) -> str:
+            sequence = int(sequence_B[row])
+            return f"{self.sequences.place(sequence)}, position {positions_B[row] - self.firsts[sequence]}"
+
+        whole = self.sequences.place(int(sequences[0]))
+        packed = _matrix(table[_VALUES], self.packing.value_bytes, f"{whole} and on: {_VALUES}")[within_B]
+        indices = _matrix(table[_INDICES], self.packing.index_bytes, f"{whole} and on: {_INDICES}")[within_B]
+        # Not the order of what was packed: its approximation may rise here and there.
+        rows = TopRows(classes_BK=self.packing.classes(indices), log_probs_BK=self._scaled(packed))
+        return spread(rows, self.num_classes, place, slack=SLACK, monotone=False)
+
+    def describe(self) -> dict[str, Any]:
+        """See `ForeignLogits`."""
+        return {"format": NAME, "files": digests(self.files), "packing": self.packing.model_dump(mode="json")}
+
+    def _scaled(self, packed_NB: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Log-probabilities; of rows whose sum is a little above 1, as far down as makes it 1."""
+        log_NK = self.packing.log_probs(packed_NB)
+        with np.errstate(over="ignore", invalid="ignore"):
+            sum_N = np.exp(log_NK).sum(axis=1)
+            over_N = (sum_N > 1) & (sum_N <= 1 + SLACK)
+        log_NK[over_N] -= np.log(sum_N[over_N])[:, None]
+        return log_NK
+
+
+def open_distillkit(source: Source) -> DistillKitLogits:
+    """Open a folder of DistillKit's Parquet files, or one of them.
+
+    Raises:
+        ExchangeError: No such files, no settings, other columns (its older `packed_indices` among them), or
+            positions that differ in number between the columns.
+    """
+    source.refuse_unused(NAME, "settings")
+    beside = source.path if source.path.is_dir() else source.path.parent
+    settings = source.settings or beside / SETTINGS
+    packing = read_packing(settings)
+    if source.classes not in (None, packing.d):
+        raise ExchangeError(f"{settings}: d = {packing.d} classes, expected {source.classes}")
+    sequences = RowGroups.of(parquet_files(source.path))
+    for path in sequences.paths:
+        if missing := sorted({_VALUES, _INDICES} - set(sequences.schema(path).names)):
+            raise ExchangeError(
+                f"{path}: no column {missing[0]}; found {', '.join(sequences.schema(path).names)}. Read are "
+                f"{_VALUES} and {_INDICES}; DistillKit's older packed_indices, exact_values and coeffs hold "
+                "centred logits without their sum, from which no probability can be told"
+            )
+    ids, firsts = _positions(sequences)
+    files = {path.name: path for path in sequences.paths} | {settings.name: settings}
+    return DistillKitLogits(packing=packing, files=files, sequences=sequences, firsts=firsts, ids=ids)
+
+
+def read_packing(path: Path) -> Packing:
+    """DistillKit's settings.
+
+    Raises:
+        ExchangeError: No such file, or not such settings.
+    """
+    try:
+        import yaml
+    except ModuleNotFoundError as error:
+        raise ExchangeError(
+            f"{path} is YAML, and pyyaml is not installed: pip install 'softcask[exchange]'"
+        ) from error
+    text = existing(
+        path, "file; DistillKit writes it beside the Parquet, or name it with --settings"
+    ).read_text()
+    try:
+        packing = Packing.model_validate(yaml.safe_load(text))
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ExchangeError(f"{path}: not DistillKit's settings: {error}") from error
+    if packing.exact_k + sum(part.num_elements for part in packing.residual_bins) > packing.k > packing.d:
+        raise ExchangeError(f"{path}: more values than k = {packing.k}, or more than d = {packing.d} classes")
+    return packing
+
+
+def _positions(sequences: RowGroups) -> tuple[pa.Array, NDArray[np.int64]]:
+    """Ids of all positions, and the first position of each sequence."""
+    counts, ids = [], []
+    for group, (file, _) in enumerate(sequences.groups):
+        start = int(sequences.starts[group])
+        values, indices = (
+            _lengths(sequences.read(group, [name])[name], f"{sequences.paths[file]}: column {name}")
+            for name in (_VALUES, _INDICES)
+        )
+        for row in np.flatnonzero(values != indices)[:1].tolist():
+            raise ExchangeError(
+                f"{sequences.place(start + row)} has {values[row]} {_VALUES} and {indices[row]} {_INDICES}; "
+                "expected as many"
+            )
+        first = start - int(sequences.starts[sequences.groups.index((file, 0))])
+        stem = sequences.paths[file].stem
+        counts.append(values)
+        ids += [
+            f"{stem}-{first + row:06d}-{position:05d}"
+            for row, count in enumerate(values.tolist())
+            for position in range(count)
+        ]
+    firsts = np.concatenate([[0], np.cumsum(np.concatenate([[], *counts]).astype(np.int64))]).astype(np.int64)
+    return pa.array(ids, pa.string()), firsts
+
+
+def _lengths(column: pa.ChunkedArray, what: str) -> NDArray[np.int64]:
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    if not pa.types.is_list(array.type) or not pa.types.is_list(array.type.value_type) or array.null_count:
+        raise ExchangeError(f"{what}: {array.type}, expected lists of lists of bytes")
+    lengths: NDArray[np.int64] = array.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+    return lengths
+
+
+def _matrix(column: pa.ChunkedArray, width: int, what: str) -> NDArray[np.uint8]:
+    """All positions' bytes `[N, width]`."""
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    lengths, flat = lists_of(pa.chunked_array([array.flatten()]), what)
+    for position in np.flatnonzero(lengths != width)[:1].tolist():
+        raise ExchangeError(
+            f"{what}: {lengths[position]} bytes at a position, expected {width}; were these packed otherwise "
+            "than the settings say?"
+        )
+    if flat.dtype.kind not in "iu" or (len(flat) and (flat.min() < 0 or flat.max() > 255)):
+        raise ExchangeError(f"{what}: {flat.dtype}, expected bytes")
+    return flat.astype(np.uint8).reshape(len(lengths), width)
+
+
+def _unpacked(packed_NB: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.int64]:
+    """Numbers `[N, count]` of `bits` bits each, the highest bit of each first."""
+    loose = np.unpackbits(packed_NB, axis=1)[:, : bits * count].reshape(len(packed_NB), count, bits)
+    values = np.zeros(loose.shape[:2], dtype=np.int64)
+    for bit in range(bits):
+        values = (values << 1) | loose[:, :, bit]
+    return values
+
+
+class _Bytes:
+    """Takes pieces off the front of rows of bytes."""
+
+    def __init__(self, packed_NB: NDArray[np.uint8]) -> None:
+        self._packed_NB, self._at = packed_NB, 0
+
+    def bytes(self, count: int) -> NDArray[np.uint8]:
+        self._at += count
+        return self._packed_NB[:, self._at - count : self._at]
+
+    def floats(self, dtype: str, count: int) -> NDArray[np.float32]:
+        raw = np.ascontiguousarray(self.bytes(count * _BYTES[dtype]))
+        if dtype == "bfloat16":
+            wide = raw.view("<u2").astype("<u4") << 16
+            return wide.view("<f4").reshape(len(raw), count)
+        with np.errstate(over="ignore"):
+            return raw.view(np.dtype(dtype).newbyteorder("<")).astype(np.float32).reshape(len(raw), count)
