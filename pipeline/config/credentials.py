@@ -28,8 +28,13 @@ def secrets_in(raw: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
     elif isinstance(raw, list):
         for index, value in enumerate(raw):
             yield from secrets_in(value, (*place, index))
-    elif isinstance(raw, str) and _PASSWORD_IN_URL.search(raw):
+    elif isinstance(raw, str) and holds_password(raw):
         yield place, f"a URL with a password in it: {_ADVICE}"
+
+
+def holds_password(address: str) -> bool:
+    """Whether a path or URL has a password in it: after a colon that begins no port, and before an @."""
+    return _PASSWORD_IN_URL.search(address) is not None
 
 
 def _names_secret(key: str) -> bool:

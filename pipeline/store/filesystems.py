@@ -7,19 +7,18 @@ writers would both be told that they were first. So only the protocols listed he
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import fsspec
 
+from softcask.pipeline.config.credentials import holds_password
 from softcask.storage_schemas.errors import StoreAccess
 
 WRITABLE = {"file", "local", "memory", "s3", "s3a", "gs", "gcs"}
 """Protocols whose filesystem makes an object only if its name is free, and makes it whole."""
 
 _S3 = {"s3", "s3a"}
-_BUCKETS = {*_S3, "gs", "gcs"}
 _S3_CONFIG = {
     "connect_timeout": 10,
     "read_timeout": 60,
@@ -27,8 +26,6 @@ _S3_CONFIG = {
     "retries": {"total_max_attempts": 1, "mode": "standard"},  # `Retries` counts them
 }
 _LARGEST_PUT = 5 << 30
-_PLACE = re.compile(r"(?P<protocol>[A-Za-z0-9+.-]+)://(?P<place>[^/]*)")
-_PASSWORD = re.compile(r"://[^/@]*:(?!\d+(/|$)).*@")
 
 
 def open_filesystem(uri: str) -> tuple[Any, str]:
@@ -37,7 +34,12 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
     Raises:
         StoreAccess: The URI holds a password, or no filesystem for its protocol is installed.
     """
-    refuse_secrets(uri)
+    if holds_password(uri):  # and so it is not shown here
+        raise StoreAccess(
+            f"the {uri.split('://')[0]}:// address of the store has a password in it, and addresses are "
+            "shown, logged and kept. Name the bucket or host alone, and give credentials by the environment "
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or by a profile (AWS_PROFILE)."
+        )
     options = _s3_options() if uri.split("://")[0] in _S3 else {}
     try:
         fs, root = fsspec.core.url_to_fs(uri, **options)
@@ -46,23 +48,6 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
     if protocols_of(fs) & _S3:
         fs.retries = 1
     return fs, root.rstrip("/")
-
-
-def refuse_secrets(uri: str) -> None:
-    """Refuse a URI that holds a password: URIs are shown, logged and kept. The message does not hold it.
-
-    Raises:
-        StoreAccess: It does.
-    """
-    for found in _PLACE.finditer(uri):
-        protocol, place = found["protocol"], found["place"]
-        bucket = protocol in _BUCKETS and not place.startswith("arn:")
-        if (bucket and re.search("[:@]", place)) or _PASSWORD.search(uri):
-            raise StoreAccess(
-                f"the {protocol}:// address holds credentials, and an address is shown, logged and kept. "
-                f"Name the store as {protocol}://PLACE/PATH and give credentials by the environment "
-                "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)."
-            )
 
 
 def protocols_of(fs: Any) -> set[str]:

@@ -324,7 +324,7 @@ def test_a_password_in_the_endpoint_is_not_shown(s3: S3, monkeypatch: pytest.Mon
     ],
 )
 def test_credentials_in_an_address_are_refused_without_showing_them(uri: str) -> None:
-    with pytest.raises(StoreAccess, match="holds credentials.*AWS_PROFILE") as raised:
+    with pytest.raises(StoreAccess, match="has a password in it.*AWS_PROFILE") as raised:
         StoreObjects.at(uri)
     assert SECRET[:8] not in str(raised.value)
     assert raised.value.__cause__ is None
