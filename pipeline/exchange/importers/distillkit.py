@@ -201,7 +201,8 @@ def open_distillkit(source: Source) -> DistillKitLogits:
             positions that differ in number between the columns.
     """
     source.refuse_unused(NAME, "settings")
-    beside = source.path if source.path.is_dir() else source.path.parent
+    beside = existing(source.path, "file or folder")
+    beside = beside if beside.is_dir() else beside.parent
     settings = source.settings or beside / SETTINGS
     packing = read_packing(settings)
     if source.classes not in (None, packing.d):
@@ -236,9 +237,13 @@ def read_packing(path: Path) -> Packing:
     ).read_text()
     try:
         packing = Packing.model_validate(yaml.safe_load(text))
-    except (yaml.YAMLError, ValidationError) as error:
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ExchangeError(f"{path}: not DistillKit's settings: {problems}") from error
+    except yaml.YAMLError as error:
         raise ExchangeError(f"{path}: not DistillKit's settings: {error}") from error
-    if packing.exact_k + sum(part.num_elements for part in packing.residual_bins) > packing.k > packing.d:
+    values = packing.exact_k + sum(part.num_elements for part in packing.residual_bins)
+    if values > packing.k or packing.k > packing.d:
         raise ExchangeError(f"{path}: more values than k = {packing.k}, or more than d = {packing.d} classes")
     return packing
 
