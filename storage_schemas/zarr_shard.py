@@ -100,17 +100,7 @@ class OpenShard:
         """
         self._raw, self._grid, self._key = raw, grid, key
         self._always = always and not grid.packed
-        self._ends = _chunk_ends(raw, grid, key)
-        self._checksums = _checksums(raw, self._ends)
-        body = int(self._ends[-1]) if grid.used else 0
-        if crc32c(self._checksums.tobytes()).to_bytes(CRC_BYTES, "little") != bytes(
-            raw[body : body + CRC_BYTES]
-        ):
-            raise CorruptObject(f"the chunks of {key} are not those it was made of; it is damaged")
-        if committed is not None and self._whole(body) != committed:
-            raise CorruptObject(
-                f"{key} is not what was committed; it is damaged, or another lies in its place"
-            )
+        self._ends, self._checksums = verified_chunks(raw, grid, key, committed)
         self.verified = verified if verified is not None and not grid.packed else bytearray(grid.used)
         self._verified_K = np.frombuffer(self.verified, dtype=np.bool_)
         self._all = not self._always and 0 not in self.verified
@@ -120,9 +110,7 @@ class OpenShard:
         self._memory, self._gap = memory, 0 if grid.packed else CRC_BYTES
         step = math.gcd(grid.row_bytes, self._gap)
         self._row_steps, self._gap_steps = grid.row_bytes // step, self._gap // step
-        self._row_at = _overlapping(
-            memory[: grid.used * (grid.chunk_bytes + self._gap)], grid.row_bytes, step
-        )
+        self._row_at = overlapping(memory[: grid.used * (grid.chunk_bytes + self._gap)], grid.row_bytes, step)
 
     def take(self, places_B: NDArray[np.int64]) -> NDArray[np.void]:
         """Rows `[B]` by their places in the shard, each as its bytes.
@@ -135,14 +123,6 @@ class OpenShard:
             self._verify(np.unique(chunk_B).tolist())
         taken_B: NDArray[np.void] = self._row_at[places_B * self._row_steps + chunk_B * self._gap_steps]
         return taken_B
-
-    def row(self, place: int) -> NDArray[np.uint8]:
-        """The bytes of one row, where they lie; raises as `take` does."""
-        chunk = place // self._grid.chunk_rows
-        if not self.verified[chunk]:
-            self._verify([chunk])
-        first = place * self._grid.row_bytes + chunk * self._gap
-        return self._memory[first : first + self._grid.row_bytes]
 
     def copy(self, start: int, stop: int, into: NDArray[np.uint8]) -> None:
         """Rows from `start` to `stop` into bytes as long as they are; raises as `take` does."""
@@ -179,11 +159,35 @@ class OpenShard:
             zarr_chunks.unpack(chunk, self._grid.itemsize, into, what)
             self.held_bytes += size
 
-    def _whole(self, body: int) -> int:
-        """CRC-32C of the object if all chunks are right."""
-        sizes = tuple(np.diff(self._ends, prepend=0).tolist())
-        tail = self._raw[body:]
-        return crc32c_joined([(_of_valid_chunks(sizes), body), (crc32c(tail), len(tail))])
+
+def verified_chunks(
+    raw: NDArray[np.uint8], grid: ShardGrid, key: str, committed: int | None
+) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """Where each chunk of a shard ends, its checksum behind it, and that checksum: `[used]` each.
+
+    All but the chunks is verified; for the arguments and what is raised see `OpenShard`.
+    """
+    ends = _chunk_ends(raw, grid, key)
+    checksums = _checksums(raw, ends)
+    body = int(ends[-1]) if grid.used else 0
+    seal = raw[body : body + CRC_BYTES].tobytes()
+    if crc32c(checksums.tobytes()).to_bytes(CRC_BYTES, "little") != seal:
+        raise CorruptObject(f"the chunks of {key} are not those it was made of; it is damaged")
+    if committed is not None:
+        valid = _of_valid_chunks(tuple(np.diff(ends, prepend=0).tolist()))
+        if crc32c_joined([(valid, body), (crc32c(raw[body:]), len(raw) - body)]) != committed:
+            raise CorruptObject(f"{key} is not what was committed; it is damaged, or another is in its place")
+    return ends, checksums
+
+
+def overlapping(memory: NDArray[np.uint8], size: int, step: int) -> NDArray[np.void]:
+    """`size` bytes from every `step`-th byte on, as one value each, for a gather by vector."""
+    if len(memory) < size:
+        return np.empty(0, dtype=f"V{size}")
+    first = memory[:size].view(f"V{size}")
+    return np.lib.stride_tricks.as_strided(
+        first, shape=((len(memory) - size) // step + 1,), strides=(step,), writeable=False
+    )
 
 
 def _chunk_ends(raw: NDArray[np.uint8], grid: ShardGrid, key: str) -> NDArray[np.int64]:
@@ -216,16 +220,6 @@ def _checksums(raw: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[np.ui
         return np.empty(0, dtype="<u4")
     behind: NDArray[np.uint32] = raw[ends[:, None] - CRC_BYTES + np.arange(CRC_BYTES)].view("<u4")
     return behind.reshape(-1)
-
-
-def _overlapping(memory: NDArray[np.uint8], size: int, step: int) -> NDArray[np.void]:
-    """`size` bytes from every `step`-th byte on, as one value each, for a gather by vector."""
-    if len(memory) < size:
-        return np.empty(0, dtype=f"V{size}")
-    first = memory[:size].view(f"V{size}")
-    return np.lib.stride_tricks.as_strided(
-        first, shape=((len(memory) - size) // step + 1,), strides=(step,), writeable=False
-    )
 
 
 @functools.lru_cache(maxsize=64)

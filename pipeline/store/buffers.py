@@ -8,9 +8,11 @@ the next look behind the new end; no reader by memory map can prevent that.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,25 +56,47 @@ class ObjectBuffers:
         self._objects = objects
         self._cache = None if objects.local is not None else cache
 
+    @property
+    def in_files(self) -> bool:
+        """Whether objects lie in files of this machine, their own or copies."""
+        return self._objects.local is not None or self._cache is not None
+
     def open(self, record: ObjectRecord) -> ObjectBuffer:
         """The object that was committed.
 
         Raises:
-            CorruptObject: It is gone or has another length (or, where it lies elsewhere, another checksum).
+            CorruptObject: It is gone or has another length (or, where it is in memory, another checksum).
             StoreAccess: The filesystem refused.
         """
-        if self._objects.local is not None:
-            return self._mapped(Path(self._objects.path(record.key)), record)
-        if self._cache is not None and record.size <= self._cache.most_bytes:
-            path = self._cache.path(self._objects.uri, record)
-            for _ in range(2):  # another process may take the file away before it is mapped
-                if not self._cache.touch(path, record.size):
-                    self._cache.put(path, self._objects.read_recorded(record))
-                try:
-                    return self._mapped(path, record)
-                except CorruptObject:
-                    self._cache.remove(path)
-        return self._in_memory(record)
+        if not self.in_files:
+            return self._in_memory(record)
+        with self.file(record) as (descriptor, state):
+            try:
+                memory = mmap.mmap(descriptor, record.size, access=mmap.ACCESS_READ) if record.size else b""
+            except (OSError, ValueError):  # a filesystem without memory maps
+                return self._in_memory(record)
+        return ObjectBuffer(raw=np.frombuffer(memory, dtype=np.uint8), file=state)
+
+    @contextlib.contextmanager
+    def file(self, record: ObjectRecord) -> Iterator[tuple[int, FileState]]:
+        """The object's file, open to read, and its state; only where `in_files`.
+
+        Raises:
+            CorruptObject: It is gone, no regular file, or has another length than was committed.
+            StoreAccess: The filesystem refused.
+        """
+        descriptor = self._descriptor(record)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise CorruptObject(f"{record.key} in {self._objects.uri} is no regular file")
+            if status.st_size != record.size:
+                raise CorruptObject(
+                    f"{record.key} has {status.st_size} bytes, committed with {record.size}; it is damaged"
+                )
+            yield descriptor, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        finally:
+            os.close(descriptor)
 
     def discard(self, record: ObjectRecord) -> bool:
         """Forget the copy on this machine of an object that lies elsewhere; False where there is none."""
@@ -80,30 +104,24 @@ class ObjectBuffers:
             return False
         return self._cache.remove(self._cache.path(self._objects.uri, record))
 
-    def _mapped(self, path: Path, record: ObjectRecord) -> ObjectBuffer:
-        where = f"{record.key} in {self._objects.uri}"
+    def _descriptor(self, record: ObjectRecord) -> int:
+        if self._cache is None:
+            return self._opened(Path(self._objects.path(record.key)), record)
+        path = self._cache.path(self._objects.uri, record)
+        if self._cache.touch(path, record.size):
+            # Another process may have taken the copy away since.
+            with contextlib.suppress(CorruptObject):
+                return self._opened(path, record)
+        self._cache.put(path, self._objects.read_recorded(record))
+        return self._opened(path, record)
+
+    def _opened(self, path: Path, record: ObjectRecord) -> int:
         try:
-            with explained("read", where, local=True):
+            with explained("read", f"{record.key} in {self._objects.uri}", local=True):
                 # Without waiting: a pipe in the place of a file would never open.
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except StoreNotFound as error:
             raise CorruptObject(f"{record.key} was committed to {self._objects.uri} and is gone") from error
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_size != record.size:
-                found = f"{status.st_size} bytes" if stat.S_ISREG(status.st_mode) else "no regular file"
-                raise CorruptObject(
-                    f"{record.key} has {found}, committed with {record.size} bytes; it is damaged"
-                )
-            memory = mmap.mmap(descriptor, record.size, access=mmap.ACCESS_READ) if record.size else b""
-        except (OSError, ValueError) as error:  # a filesystem without memory maps
-            if isinstance(error, CorruptObject):
-                raise
-            return self._in_memory(record)
-        finally:
-            os.close(descriptor)
-        file = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-        return ObjectBuffer(raw=np.frombuffer(memory, dtype=np.uint8), file=file)
 
     def _in_memory(self, record: ObjectRecord) -> ObjectBuffer:
         data = self._objects.read_recorded(record)

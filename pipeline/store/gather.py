@@ -1,4 +1,4 @@
-"""Gather rows of teachers' columns from the units that hold them."""
+"""Gather rows of teachers' columns: by one index where their files are mapped, else unit by unit."""
 
 from __future__ import annotations
 
@@ -9,46 +9,63 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from softcask.pipeline.store.arena import CannotMap
 from softcask.pipeline.store.bounded import Bounded
-from softcask.pipeline.store.runs import Run
-from softcask.pipeline.store.unit_index import UnitKey, UnitObjects
+from softcask.pipeline.store.buffers import ObjectBuffers
+from softcask.pipeline.store.layout import Shard
+from softcask.pipeline.store.mapped import MappedColumn
+from softcask.pipeline.store.selection import Run, by_unit
+from softcask.pipeline.store.unit_index import UnitIndex, UnitKey
 from softcask.pipeline.store.units import ColumnRows, OpenUnit, UnitOpener
 from softcask.storage_schemas.codecs.base import Column
 from softcask.storage_schemas.errors import CorruptObject
+from softcask.storage_schemas.manifest import ObjectRecord
+from softcask.storage_schemas.zarr_layout import ArrayLayout
 
 T = TypeVar("T")
 
+Place = tuple[str, int, int]
+"""Teacher, view, number of the segment."""
+Selected = Sequence[tuple[int, Run]]
+"""Rows by the number of their segment."""
+
 _MOST_MAPS = 512
-"""Files that are mapped at one time: each takes a descriptor, of which a process has 1,024 as a rule."""
+"""Units that are mapped one by one at a time: each takes a descriptor, of which a process has few."""
 
 
 class Gatherer:
-    """Reads rows out of units, and keeps units open. Safe to share between threads.
+    """Reads rows of columns. Safe to share between threads.
 
-    It holds as much as `cache_bytes` of what had to be unpacked, decoded or fetched into memory (and at least
-    the unit that is read), and 512 maps of files, whose pages are the system's to drop.
+    Of what had to be unpacked, decoded or fetched into memory it holds `cache_bytes`, and at least the unit
+    that is read. Maps of files beside it are address space, whose pages are the system's to drop.
     """
 
     def __init__(
-        self, opener: UnitOpener, objects_of: Callable[[UnitKey], UnitObjects], *, cache_bytes: int
+        self, units: UnitIndex, buffers: ObjectBuffers, *, cache_bytes: int, verify_always: bool
     ) -> None:
-        """Open units by `opener`, of the objects that `objects_of` names."""
-        self._opener, self._objects_of, self._cache_bytes = opener, objects_of, cache_bytes
+        """Nothing is opened yet; see `open_store` for the arguments."""
+        self._units, self._buffers, self._always = units, buffers, verify_always
+        self._opener = UnitOpener(buffers, verify_always=verify_always)
+        self._cache_bytes = cache_bytes
+        self._mapped: dict[tuple[Place, str], MappedColumn] = {}
+        self._cannot_map = not buffers.in_files
         self.renew()
 
     def renew(self) -> None:
         """Start anew in a forked process, where a lock may be held by a thread that is not there."""
         self._kept: Bounded[UnitKey, OpenUnit] = Bounded(self._cache_bytes, _MOST_MAPS)
+        for column in self._mapped.values():
+            column.renew()
 
     def columns(
-        self, teacher: str, view: int, runs: Sequence[Run], columns: Sequence[Column], rows: int
+        self, teacher: str, view: int, selected: Selected, columns: Sequence[Column], rows: int
     ) -> dict[str, NDArray[Any]]:
-        """Columns `[B, *row_shape]` of one teacher's rows.
+        """Columns `[B, *row_shape]` of one teacher's rows, by name; not to be written to.
 
         Args:
             teacher: Whose.
             view: Number of the view.
-            runs: Where the B rows lie.
+            selected: Where the B rows lie.
             columns: What to read.
             rows: B.
 
@@ -57,24 +74,76 @@ class Gatherer:
             StoreAccess: The filesystem refused.
             IncompleteStore: A unit is not committed.
         """
-        if len(runs) == 1 and (run := runs[0]).at == slice(0, rows):
-            names = [column.name for column in columns]
-            return self._with(_key(teacher, view, run), functools.partial(_taken, run=run, names=names))
+        if rows == 1 and (found := self._one(teacher, view, *selected[0], columns)) is not None:
+            return found
         out = {column.name: np.empty((rows, *column.row_shape), column.dtype) for column in columns}
-        self.fill(teacher, view, runs, out)
+        self.fill(teacher, view, selected, columns, out)
         return out
 
-    def fill(self, teacher: str, view: int, runs: Sequence[Run], out: Mapping[str, NDArray[Any]]) -> None:
+    def fill(
+        self,
+        teacher: str,
+        view: int,
+        selected: Selected,
+        columns: Sequence[Column],
+        out: Mapping[str, NDArray[Any]],
+    ) -> None:
         """Columns of one teacher's rows into contiguous arrays `[B, *row_shape]` by name; see `columns`."""
-        for run in runs:
-            self._with(_key(teacher, view, run), functools.partial(_put, run=run, out=out))
+        for segment, run in selected:
+            place = teacher, view, segment
+            try:
+                layouts = {} if self._cannot_map else self._units.plain_layouts(teacher, segment)
+                for column in columns:
+                    if (layout := layouts.get(column.name)) is not None:
+                        _put_mapped(self._mapped_column(place, layout), run, out[column.name])
+                if layouts:
+                    continue
+            except CannotMap:
+                self._cannot_map = True
+            for index, part in by_unit(run, self._units.unit_rows(segment)):
+                self._with((teacher, segment, view, index), functools.partial(_put, run=part, out=out))
+
+    def _one(
+        self, teacher: str, view: int, segment: int, run: Run, columns: Sequence[Column]
+    ) -> dict[str, NDArray[Any]] | None:
+        """Columns `[1, *row_shape]` of one row, where it is mapped; None where it is not."""
+        if self._cannot_map or not isinstance(run.places, slice):
+            return None
+        layouts = self._units.plain_layouts(teacher, segment)
+        if not layouts:
+            return None
+        place, position = (teacher, view, segment), run.places.start
+        try:
+            return {
+                column.name: self._mapped_column(place, layouts[column.name]).row(position)
+                for column in columns
+            }
+        except CannotMap:
+            self._cannot_map = True
+            return None
+
+    def _mapped_column(self, place: Place, layout: ArrayLayout) -> MappedColumn:
+        key = place, layout.column.name
+        column = self._mapped.get(key)
+        if column is None:
+            shard_of = functools.partial(self._shard_of, place, layout.column.name)
+            fresh = MappedColumn(layout, self._buffers, shard_of, verify_always=self._always)
+            column = self._mapped.setdefault(key, fresh)
+        return column
+
+    def _shard_of(self, place: Place, column: str, index: int) -> tuple[Shard, ObjectRecord]:
+        teacher, view, segment = place
+        for part, record in self._units.objects((teacher, segment, view, index)):
+            if isinstance(part, Shard) and part.layout.column.name == column:
+                return part, record
+        raise CorruptObject(f"unit {index} of teacher {teacher!r} has no shard of {column!r}")
 
     def _with(self, key: UnitKey, use: Callable[[OpenUnit], T]) -> T:
         try:
             return self._used(key, use)
         except CorruptObject:
-            # A copy of a remote object may have been damaged on this machine's disk.
-            if not self._opener.discard([record for _, record in self._objects_of(key)]):
+            # Of an object that lies elsewhere, the copy on this machine's disk may be what is damaged.
+            if not self._opener.discard([record for _, record in self._units.objects(key)]):
                 raise
             self._kept.drop(key)
         return self._used(key, use)
@@ -82,31 +151,23 @@ class Gatherer:
     def _used(self, key: UnitKey, use: Callable[[OpenUnit], T]) -> T:
         unit = self._kept.get(key)
         if unit is None:
-            unit = self._opener.open(self._objects_of(key))
+            unit = self._opener.open(self._units.objects(key))
         result = use(unit)
         self._kept.keep(key, unit)
         return result
 
 
-def _key(teacher: str, view: int, run: Run) -> UnitKey:
-    return teacher, run.segment, view, run.index
-
-
-def _taken(unit: OpenUnit, run: Run, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    return {name: _rows(unit.columns[name], run.places) for name in names}
-
-
-def _rows(rows: ColumnRows, places: slice | NDArray[np.int64]) -> NDArray[Any]:
-    if isinstance(places, slice):
-        if places.stop - places.start == 1:
-            return rows.row(places.start)
-        places = np.arange(places.start, places.stop)
-    return rows.take(places)
+def _put_mapped(column: MappedColumn, run: Run, out: NDArray[Any]) -> None:
+    if isinstance(run.places, slice):
+        column.copy(run.places.start, run.places.stop, out[run.at].reshape(-1).view(np.uint8))
+    else:
+        taken = column.take(run.places)
+        out.reshape(-1).view(taken.dtype)[run.at] = taken
 
 
 def _put(unit: OpenUnit, run: Run, out: Mapping[str, NDArray[Any]]) -> None:
     for name, into in out.items():
-        rows = unit.columns[name]
+        rows: ColumnRows = unit.columns[name]
         if isinstance(run.places, slice):
             rows.copy(run.places.start, run.places.stop, into[run.at])
         elif isinstance(run.at, slice):

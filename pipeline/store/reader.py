@@ -31,9 +31,8 @@ from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.order import Batch, batches
 from softcask.pipeline.store.prepare import read_rows
 from softcask.pipeline.store.rows import Rows
-from softcask.pipeline.store.runs import runs_of
+from softcask.pipeline.store.selection import by_segment
 from softcask.pipeline.store.unit_index import UnitIndex
-from softcask.pipeline.store.units import UnitOpener
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.codecs.base import Codec, Column, check_claim, check_keeps_logits
 from softcask.storage_schemas.errors import IncompleteStore, StoreError, StoreNotFound
@@ -94,7 +93,7 @@ class Store:
             )
         dropped = sealed.dropped if sealed else Dropped()
         if allow_partial:
-            contents = catalog.read_contents(self.objects).without(dropped)
+            contents = catalog.read_contents(self.objects, dropped)
         else:
             contents = _sealed(self.objects, sealed)
         self.generation = sealed.generation if sealed else 0
@@ -110,8 +109,12 @@ class Store:
         self._codecs: dict[str, Codec] = {}
         remote = self.objects.local is None and not _in_memory(self.objects) and cache_dir_bytes > 0
         cache = LocalCache.at(cache_dir, cache_dir_bytes) if remote else None
-        opener = UnitOpener(ObjectBuffers(self.objects, cache), verify_always=verify == "always")
-        self._gatherer = Gatherer(opener, self._units.objects, cache_bytes=cache_bytes)
+        self._gatherer = Gatherer(
+            self._units,
+            ObjectBuffers(self.objects, cache),
+            cache_bytes=cache_bytes,
+            verify_always=verify == "always",
+        )
         self._cache_bytes = cache_bytes
         self._arguments = {
             "uri": uri,
@@ -239,9 +242,10 @@ class Store:
         shapes = {column.name: (len(names), len(rows_B), *column.row_shape) for column in columns}
         if out is None or not all(_fits(out[column.name], shapes[column.name], column) for column in columns):
             out = {column.name: np.empty(shapes[column.name], column.dtype) for column in columns}
-        runs = runs_of(self.rows, self.segments, rows_B)
+        selected = by_segment(self.rows, rows_B)
         for m, name in enumerate(names):
-            self._gatherer.fill(name, view, runs, {column.name: out[column.name][m] for column in columns})
+            into = {column.name: out[column.name][m] for column in columns}
+            self._gatherer.fill(name, view, selected, columns, into)
         return dict(out)
 
     def batches(
@@ -383,8 +387,8 @@ class Store:
         logits_BC = np.empty((len(rows_B), manifest.num_classes), dtype=np.float32)
         for start in range(0, len(rows_B), _DECODED_ROWS):
             some = rows_B[start : start + _DECODED_ROWS]
-            runs = runs_of(self.rows, self.segments, some)
-            values = self._gatherer.columns(teacher, view, runs, columns, len(some))
+            selected = by_segment(self.rows, some)
+            values = self._gatherer.columns(teacher, view, selected, columns, len(some))
             decoded = codec.decode(values, temperature)
             into = logits_BC[start : start + len(some)]
             np.add(decoded.shifted_BC, decoded.row_max_B[:, None] if raw else np.float32(0), out=into)

@@ -9,9 +9,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from softcask.pipeline.store.layout import UnitObject, unit_objects
+from softcask.pipeline.store.layout import UnitObject, array_layouts, unit_objects
 from softcask.storage_schemas.errors import CorruptObject, IncompleteStore
 from softcask.storage_schemas.manifest import ObjectRecord, SegmentManifest, TeacherManifest
+from softcask.storage_schemas.zarr_layout import ArrayLayout
 
 UnitKey = tuple[str, int, int, int]
 """Teacher, number of the segment, view, place in the segment."""
@@ -45,6 +46,7 @@ class UnitIndex:
         """
         self._uri, self._commits, self._segments, self._teachers = uri, commits, segments, teachers
         self.commits_by_unit: Mapping[UnitKey, int] = self._indexed() if segments else {}
+        self._layouts: dict[tuple[str, int], Mapping[str, ArrayLayout]] = {}
 
     def missing(self, teacher: str, view: int) -> list[tuple[str, int]]:
         """Units (segment, index) of a teacher that are planned and not committed."""
@@ -74,6 +76,19 @@ class UnitIndex:
             )
         parts = unit_objects(teacher, segment, view, index)
         return [(part, self.record(commit, part.key)) for part in parts]
+
+    def plain_layouts(self, teacher: str, segment: int) -> Mapping[str, ArrayLayout]:
+        """Layouts of a teacher's columns over a segment, by name; none unless they lie in plain shards."""
+        key = teacher, segment
+        if key not in self._layouts:
+            layouts = array_layouts(self._teachers[teacher], self._segments[segment])
+            plain = all(layout.compression == "none" for layout in layouts.values())
+            self._layouts[key] = layouts if plain else {}
+        return self._layouts[key]
+
+    def unit_rows(self, segment: int) -> int:
+        """Rows a unit of a segment."""
+        return self._segments[segment].unit_rows
 
     def record(self, commit: int, key: str) -> ObjectRecord:
         """What was recorded of the object `key` in a row of the table of commits.

@@ -32,9 +32,6 @@ class ColumnRows(Protocol):
     def held_bytes(self) -> int:
         """Bytes of memory that it holds now."""
 
-    def row(self, place: int) -> NDArray[Any]:
-        """One row `[1, *row_shape]`, where it lies."""
-
     def take(self, places_B: NDArray[np.int64]) -> NDArray[Any]:
         """Rows `[B, *row_shape]`."""
 
@@ -59,10 +56,6 @@ class ShardRows:
         """See `ColumnRows`."""
         return self._in_memory + self._shard.held_bytes
 
-    def row(self, place: int) -> NDArray[Any]:
-        """See `ColumnRows`."""
-        return self._shard.row(place).view(self._dtype).reshape(1, *self._shape)
-
     def take(self, places_B: NDArray[np.int64]) -> NDArray[Any]:
         """See `ColumnRows`."""
         return self._shard.take(places_B).view(self._dtype).reshape(len(places_B), *self._shape)
@@ -85,10 +78,6 @@ class DecodedRows:
         self.held_bytes = values_n.nbytes
         if values_n.dtype.hasobject:
             self.held_bytes += sum(map(len, values_n.flat)) + _OBJECT_BYTES * values_n.size
-
-    def row(self, place: int) -> NDArray[Any]:
-        """See `ColumnRows`."""
-        return self._values_n[place : place + 1]
 
     def take(self, places_B: NDArray[np.int64]) -> NDArray[Any]:
         """See `ColumnRows`."""

@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 from tests.stores import MadeStore, all_objects, flip, sealed_store
 
-from softcask.pipeline.store.buffers import ObjectBuffer, ObjectBuffers
+from softcask.pipeline.store.buffers import ObjectBuffers
 from softcask.pipeline.store.catalog import newest_generation
 from softcask.pipeline.store.reader import Store, open_store
 from softcask.pipeline.store.sealing import seal
@@ -124,14 +124,17 @@ def test_a_store_is_opened_and_read_without_any_listing(
 def shards_opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts from here on how often each shard of logits is mapped or fetched."""
     opened: Counter[str] = Counter()
-    real = ObjectBuffers.open
 
-    def counted(self: ObjectBuffers, record: ObjectRecord) -> ObjectBuffer:
-        if "/logits/c/" in record.key:
-            opened[record.key] += 1
-        return real(self, record)
+    def counted(real: Callable[[ObjectBuffers, ObjectRecord], Any]) -> Callable[..., Any]:
+        def count(self: ObjectBuffers, record: ObjectRecord) -> Any:
+            if "/logits/c/" in record.key:
+                opened[record.key] += 1
+            return real(self, record)
 
-    monkeypatch.setattr(ObjectBuffers, "open", counted)
+        return count
+
+    for name in ("file", "_in_memory"):
+        monkeypatch.setattr(ObjectBuffers, name, counted(getattr(ObjectBuffers, name)))
     return opened
 
 

@@ -1,0 +1,193 @@
+"""A column's plain shards as one array: their files mapped side by side, rows gathered by one index.
+
+Rows drawn at random from a store are spread over all its units, and to read them unit by unit would cost a
+dozen calls each. Here a batch costs a few, however many units there are: a shard is mapped into its slot when
+it is first touched, and a chunk is verified before rows are taken from it (see `zarr_shard`).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softcask.pipeline.store.arena import PAGE, Arena
+from softcask.pipeline.store.buffers import FileState, ObjectBuffers
+from softcask.pipeline.store.layout import Shard
+from softcask.storage_schemas.checksum import crc32c
+from softcask.storage_schemas.errors import CorruptObject
+from softcask.storage_schemas.manifest import ObjectRecord
+from softcask.storage_schemas.zarr_layout import ArrayLayout
+from softcask.storage_schemas.zarr_shard import CRC_BYTES, overlapping, verified_chunks
+
+_MOST_MAPPED = 8192
+"""Shards of a column that are mapped at one time; a process may have 65,530 maps as a rule."""
+
+
+class _Mapped:
+    """Shards that are mapped, and chunks that rows may be taken from: both grow, neither ever shrinks."""
+
+    def __init__(self, units: int, slot_bytes: int, chunks: int, row_bytes: int, step: int) -> None:
+        self.arena = Arena(units, slot_bytes)
+        self.row_at = overlapping(self.arena.bytes, row_bytes, step)
+        self.ready_K = np.zeros(chunks, dtype=np.bool_)
+
+
+class MappedColumn:
+    """One column of a teacher's rows over a segment and view. Safe to share between threads.
+
+    Rows are named by their positions in the segment, which the caller has checked. Reading raises
+
+    - `CorruptObject`: a shard is gone or damaged; names it;
+    - `StoreAccess`: the filesystem refused;
+    - `IncompleteStore`: a unit is not committed;
+    - `CannotMap`: the system or the filesystem maps no such files.
+    """
+
+    def __init__(
+        self,
+        layout: ArrayLayout,
+        buffers: ObjectBuffers,
+        shard_of: Callable[[int], tuple[Shard, ObjectRecord]],
+        *,
+        verify_always: bool,
+    ) -> None:
+        """Set address space aside; nothing is mapped yet.
+
+        Args:
+            layout: Of the column; not compressed.
+            buffers: The store's objects, which lie in files.
+            shard_of: Gives the shard of a unit by its place in the segment.
+            verify_always: Verify a chunk whenever rows are taken from another one than the last; else once.
+
+        Raises:
+            CannotMap: There is no address space for so much.
+        """
+        grid = layout.grid(layout.unit_rows)
+        self._column, self._grid = layout.column, grid
+        self._buffers, self._shard_of, self._always = buffers, shard_of, verify_always
+        chunked = grid.chunks * (grid.chunk_bytes + CRC_BYTES)
+        self._slot_bytes = -(-(chunked + grid.tail_bytes) // PAGE) * PAGE
+        self._slack = self._slot_bytes - chunked
+        self._units = -(-layout.rows // layout.unit_rows)
+        # Every row begins at a multiple of what divides rows, the checksums between chunks, and slots.
+        self._step = math.gcd(grid.row_bytes, CRC_BYTES)
+        self._mapped = self._new()
+        self._verified_K = np.zeros(self._units * grid.chunks, dtype=np.bool_)
+        self._checksums_K = np.zeros(self._units * grid.chunks, dtype=np.uint32)
+        self._files: dict[int, FileState] = {}
+        self._lock = threading.Lock()
+
+    def renew(self) -> None:
+        """Go on in a forked process, where the lock may be held by a thread that is not there."""
+        self._lock = threading.Lock()
+
+    def row(self, position: int) -> NDArray[Any]:
+        """One row `[1, *row_shape]`, where it lies."""
+        chunk, mapped = position // self._grid.chunk_rows, self._mapped
+        if not mapped.ready_K[chunk]:
+            mapped = self._ready([chunk])
+        first = self._first(position, chunk)
+        row = mapped.arena.bytes[first : first + self._grid.row_bytes]
+        return row.view(self._column.dtype).reshape(1, *self._column.row_shape)
+
+    def take(self, positions_B: NDArray[np.int64]) -> NDArray[np.void]:
+        """Rows `[B]`, each as its bytes."""
+        chunk_B, mapped = positions_B // self._grid.chunk_rows, self._mapped
+        if not mapped.ready_K[chunk_B].all():
+            mapped = self._ready(np.unique(chunk_B).tolist())
+        first_B = positions_B * (self._grid.row_bytes // self._step) + chunk_B * (CRC_BYTES // self._step)
+        if self._units > 1:
+            first_B += chunk_B // self._grid.chunks * (self._slack // self._step)
+        taken_B: NDArray[np.void] = mapped.row_at[first_B]
+        return taken_B
+
+    def copy(self, start: int, stop: int, into: NDArray[np.uint8]) -> None:
+        """Rows from `start` to `stop` into bytes as long as they are."""
+        size, rows = self._grid.row_bytes, self._grid.chunk_rows
+        for chunk in range(start // rows, -(-stop // rows)):
+            mapped = self._mapped
+            if not mapped.ready_K[chunk]:
+                mapped = self._ready([chunk])
+            first, end = max(start, chunk * rows), min(stop, (chunk + 1) * rows)
+            begin = self._first(first, chunk)
+            source = mapped.arena.bytes[begin : begin + (end - first) * size]
+            into[(first - start) * size : (end - start) * size] = source
+
+    def _new(self) -> _Mapped:
+        chunks = self._units * self._grid.chunks
+        return _Mapped(self._units, self._slot_bytes, chunks, self._grid.row_bytes, self._step)
+
+    def _first(self, position: int, chunk: int) -> int:
+        """Where a row begins."""
+        slot = chunk // self._grid.chunks
+        return position * self._grid.row_bytes + chunk * CRC_BYTES + slot * self._slack
+
+    def _ready(self, chunks: list[int]) -> _Mapped:
+        """Where all these chunks are mapped and verified."""
+        by_unit: dict[int, list[int]] = {}
+        for chunk in chunks:
+            by_unit.setdefault(chunk // self._grid.chunks, []).append(chunk)
+        with self._lock:
+            mapped, standing = self._mapped, self._mapped.arena.mapped
+            if standing and len(standing | by_unit.keys()) > _MOST_MAPPED:
+                # Who reads from the old one at this moment keeps it until then.
+                mapped = self._new()
+            for unit, some in by_unit.items():
+                self._make_ready(mapped, unit, some)
+            if self._always:
+                mapped.ready_K[:] = self._verified_K[:] = False
+            mapped.ready_K[chunks[-1:] if self._always else chunks] = True
+            self._mapped = mapped
+        return mapped
+
+    def _make_ready(self, mapped: _Mapped, unit: int, chunks: Iterable[int]) -> None:
+        shard, record = self._shard_of(unit)
+        try:
+            self._map_and_verify(mapped, unit, chunks, shard, record)
+        except CorruptObject:
+            # Of an object that lies elsewhere, the copy on this machine's disk may be what is damaged.
+            if not self._buffers.discard(record):
+                raise
+            mapped.arena.mapped.discard(unit)
+            self._map_and_verify(mapped, unit, chunks, shard, record)
+
+    def _map_and_verify(
+        self, mapped: _Mapped, unit: int, chunks: Iterable[int], shard: Shard, record: ObjectRecord
+    ) -> None:
+        if unit not in mapped.arena.mapped:
+            self._map(mapped.arena, unit, shard, record)
+        for chunk in chunks:
+            if not self._verified_K[chunk]:
+                first = self._first(chunk * self._grid.chunk_rows, chunk)
+                data = mapped.arena.bytes[first : first + self._grid.chunk_bytes]
+                if crc32c(data) != int(self._checksums_K[chunk]):
+                    number = chunk % self._grid.chunks
+                    raise CorruptObject(
+                        f"chunk {number} of {shard.key} does not match its checksum; it is damaged"
+                    )
+                self._verified_K[chunk] = True
+
+    def _map(self, arena: Arena, unit: int, shard: Shard, record: ObjectRecord) -> None:
+        grid = shard.layout.grid(shard.rows)
+        with self._buffers.file(record) as (descriptor, state):
+            if not grid.tail_bytes <= record.size <= self._slot_bytes:
+                raise CorruptObject(
+                    f"{shard.key} has {record.size} bytes, as no shard of {shard.rows} rows; it is damaged"
+                )
+            raw = arena.map(unit, descriptor, record.size)
+        if self._files.get(unit) != state:
+            first = unit * self._grid.chunks
+            self._files.pop(unit, None)
+            self._verified_K[first : first + self._grid.chunks] = False
+            try:
+                _, checksums = verified_chunks(raw, grid, shard.key, int(record.crc32c, 16))
+            except CorruptObject:
+                arena.mapped.discard(unit)
+                raise
+            self._checksums_K[first : first + grid.used] = checksums
+            self._files[unit] = state
