@@ -64,10 +64,12 @@ def import_logits(
 
     Raises:
         UnknownKind: No such format or codec.
+        StoreError: `name` cannot name a teacher, or was dropped.
         ExchangeError: The source cannot be read, or a row of it makes no sense; names file and row.
         MisalignedRows: Store and source have other rows.
         ManifestMismatch: The name stands for something else, the store is about other classes.
     """
+    keys.checked_name(name)
     objects = objects or StoreObjects.at(uri)
     standing = _class_names(objects)
     known = class_names or standing
