@@ -8,12 +8,20 @@ from typing import Any
 import torch
 
 from softcask.pipeline.device_codecs.base import DeviceCodec
+from softcask.pipeline.device_codecs.dense8 import DeviceDense8
 from softcask.pipeline.device_codecs.dense16 import DeviceDense16
+from softcask.pipeline.device_codecs.topk import DeviceTopK
 from softcask.storage_schemas.codecs.base import Codec
+from softcask.storage_schemas.codecs.dense8 import Dense8
 from softcask.storage_schemas.codecs.dense16 import Dense16
+from softcask.storage_schemas.codecs.topk import TopK
 from softcask.storage_schemas.errors import UnknownKind
 
-DEVICE_CODECS: dict[str, Callable[[Any, torch.device], DeviceCodec]] = {Dense16.name: DeviceDense16}
+DEVICE_CODECS: dict[str, Callable[[Any, torch.device], DeviceCodec]] = {
+    Dense16.name: DeviceDense16,
+    Dense8.name: DeviceDense8,
+    TopK.name: DeviceTopK,
+}
 """What makes a twin from its codec and a device."""
 
 
