@@ -135,6 +135,7 @@ def _teacher(store: Store, name: str, planned: int) -> dict[str, Any]:
     manifest = store.teacher(name)
     commits = store.commits.filter(pc.equal(store.commits["teacher"], name))
     rows, labelled, correct = (sum(commits[key].to_pylist()) for key in ("rows", "labelled", "correct"))
+    size = sum(each["size"] for objects in commits["objects"].to_pylist() for each in objects)
     return {
         "role": manifest.role,
         "kind": manifest.kind,
@@ -144,9 +145,12 @@ def _teacher(store: Store, name: str, planned: int) -> dict[str, Any]:
         "rows": rows,
         "labelled": labelled,
         "correct": correct,
-        "bytes": sum(each["size"] for objects in commits["objects"].to_pylist() for each in objects),
+        "bytes": size,
+        "row_bytes": size / rows if rows else None,
         "dtype": manifest.fingerprint.get("dtype"),
         "codec": manifest.codec.name,
+        "codec_reason": manifest.recorded.get("codec", {}).get("reason", ""),
+        "expected_kl": {f"{loss.temperature:g}": loss.mean for loss in manifest.expected_fidelity},
         "fingerprint": digest(manifest.pinned()),
     }
 
@@ -186,7 +190,19 @@ def _show(found: dict[str, Any]) -> None:
     rest = f"{found['labelled']:,} labelled, {found['quarantined']:,} quarantined"
     console.say(f"rows        {found['rows']:,}, {rest}, {console.many(len(found['segments']), 'segment')}")
     console.show_table(
-        ["teacher", "role", "units", "rows", "top-1", "bytes", "dtype", "codec", "origin", "fingerprint"],
+        [
+            "teacher",
+            "role",
+            "units",
+            "rows",
+            "top-1",
+            "bytes",
+            "a row",
+            "dtype",
+            "codec",
+            "origin",
+            "fingerprint",
+        ],
         [
             [
                 name,
@@ -195,6 +211,7 @@ def _show(found: dict[str, Any]) -> None:
                 f"{t['rows']:,}",
                 console.share(t["correct"], t["labelled"]),
                 console.size(t["bytes"]),
+                "-" if t["row_bytes"] is None else f"{t['row_bytes']:,.0f} B",
                 t["dtype"] or "-",
                 t["codec"],
                 t["origin"],
@@ -203,6 +220,15 @@ def _show(found: dict[str, Any]) -> None:
             for name, t in found["teachers"].items()
         ],
     )
+    _show_losses(found["teachers"])
+
+
+def _show_losses(teachers: dict[str, Any]) -> None:
+    """What codecs that were chosen by a trial lose, as it found; nothing where there is none."""
+    for name, teacher in teachers.items():
+        if teacher["expected_kl"]:
+            losses = ", ".join(f"{loss:.2g} at T={t}" for t, loss in teacher["expected_kl"].items())
+            console.say(f"{name}: mean KL(teacher || stored) in nats, from the trial: {losses}")
 
 
 def _show_sample(found: dict[str, Any], temperatures: list[float]) -> None:
