@@ -161,8 +161,7 @@ def _put_mapped(column: MappedColumn, run: Run, out: NDArray[Any]) -> None:
     if isinstance(run.places, slice):
         column.copy(run.places.start, run.places.stop, out[run.at].reshape(-1).view(np.uint8))
     else:
-        taken = column.take(run.places)
-        out.reshape(-1).view(taken.dtype)[run.at] = taken
+        column.put(run.places, out.reshape(-1).view(f"V{column.row_bytes}"), run.at)
 
 
 def _put(unit: OpenUnit, run: Run, out: Mapping[str, NDArray[Any]]) -> None:

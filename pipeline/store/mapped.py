@@ -28,12 +28,19 @@ _MOST_MAPPED = 8192
 """Shards of a column that are mapped at one time; a process may have 65,530 maps as a rule."""
 
 
+_BLOCK_ROWS = 128
+_LARGE_ROW = 256
+"""Of rows larger than this, two words each are read for a whole block of rows before these are copied: their
+ways through memory then overlap, where one copy would wait for each row. A third faster."""
+
+
 class _Mapped:
     """Shards that are mapped, and chunks that rows may be taken from: both grow, neither ever shrinks."""
 
     def __init__(self, units: int, slot_bytes: int, chunks: int, row_bytes: int, step: int) -> None:
         self.arena = Arena(units, slot_bytes)
         self.row_at = overlapping(self.arena.bytes, row_bytes, step)
+        self.word_at = self.arena.bytes.view(f"V{step}")
         self.ready_K = np.zeros(chunks, dtype=np.bool_)
 
 
@@ -76,11 +83,19 @@ class MappedColumn:
         self._units = -(-layout.rows // layout.unit_rows)
         # Every row begins at a multiple of what divides rows, the checksums between chunks, and slots.
         self._step = math.gcd(grid.row_bytes, CRC_BYTES)
+        self._touched = (
+            np.array([0, grid.row_bytes // 2] if grid.row_bytes > _LARGE_ROW else []) // self._step
+        )
         self._mapped = self._new()
         self._verified_K = np.zeros(self._units * grid.chunks, dtype=np.bool_)
         self._checksums_K = np.zeros(self._units * grid.chunks, dtype=np.uint32)
         self._files: dict[int, FileState] = {}
         self._lock = threading.Lock()
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self._grid.row_bytes
 
     def renew(self) -> None:
         """Go on in a forked process, where the lock may be held by a thread that is not there."""
@@ -95,16 +110,22 @@ class MappedColumn:
         row = mapped.arena.bytes[first : first + self._grid.row_bytes]
         return row.view(self._column.dtype).reshape(1, *self._column.row_shape)
 
-    def take(self, positions_B: NDArray[np.int64]) -> NDArray[np.void]:
-        """Rows `[B]`, each as its bytes."""
+    def put(
+        self, positions_B: NDArray[np.int64], into: NDArray[np.void], at: slice | NDArray[np.int64]
+    ) -> None:
+        """Rows `[B]`, each as its bytes, into those places of an array of such rows that `at` names."""
         chunk_B, mapped = positions_B // self._grid.chunk_rows, self._mapped
         if not mapped.ready_K[chunk_B].all():
             mapped = self._ready(np.unique(chunk_B).tolist())
         first_B = positions_B * (self._grid.row_bytes // self._step) + chunk_B * (CRC_BYTES // self._step)
         if self._units > 1:
             first_B += chunk_B // self._grid.chunks * (self._slack // self._step)
-        taken_B: NDArray[np.void] = mapped.row_at[first_B]
-        return taken_B
+        at_B = at if isinstance(at, np.ndarray) else np.arange(at.start, at.stop)
+        for start in range(0, len(first_B), _BLOCK_ROWS):
+            block = first_B[start : start + _BLOCK_ROWS]
+            if len(self._touched):
+                mapped.word_at[block[:, None] + self._touched]
+            into[at_B[start : start + _BLOCK_ROWS]] = mapped.row_at[block]
 
     def copy(self, start: int, stop: int, into: NDArray[np.uint8]) -> None:
         """Rows from `start` to `stop` into bytes as long as they are."""

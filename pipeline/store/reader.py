@@ -107,6 +107,7 @@ class Store:
         self._units = UnitIndex(uri, self.commits, self.segments, self.teachers)
         self._rows: Rows | None = None
         self._codecs: dict[str, Codec] = {}
+        self._columns_of: dict[str, tuple[Column, ...]] = {}
         remote = self.objects.local is None and not _in_memory(self.objects) and cache_dir_bytes > 0
         cache = LocalCache.at(cache_dir, cache_dir_bytes) if remote else None
         self._gatherer = Gatherer(
@@ -370,7 +371,7 @@ class Store:
     def _common_columns(self, teachers: Sequence[str]) -> tuple[Column, ...]:
         if not teachers:
             raise StoreError(f"no teacher named to read from {self.uri}")
-        columns = [self.codec(name).columns(self.teacher(name).num_classes) for name in teachers]
+        columns = [self._columns(name) for name in teachers]
         if other := [name for name, each in zip(teachers, columns, strict=True) if each != columns[0]]:
             raise StoreError(
                 f"teachers {teachers[0]!r} and {other[0]!r} of {self.uri} are kept in different columns and "
@@ -381,18 +382,22 @@ class Store:
     def _decoded(
         self, teacher: str, rows_B: NDArray[np.int64], view: int, temperature: float, *, raw: bool
     ) -> NDArray[np.float32]:
-        manifest, codec = self.teacher(teacher), self.codec(teacher)
-        columns = codec.columns(manifest.num_classes)
+        codec, columns = self.codec(teacher), self._columns(teacher)
         rows_B = self._checked(rows_B)
-        logits_BC = np.empty((len(rows_B), manifest.num_classes), dtype=np.float32)
+        parts = [] if len(rows_B) else [np.empty((0, self.teacher(teacher).num_classes), dtype=np.float32)]
         for start in range(0, len(rows_B), _DECODED_ROWS):
             some = rows_B[start : start + _DECODED_ROWS]
             selected = by_segment(self.rows, some)
             values = self._gatherer.columns(teacher, view, selected, columns, len(some))
             decoded = codec.decode(values, temperature)
-            into = logits_BC[start : start + len(some)]
-            np.add(decoded.shifted_BC, decoded.row_max_B[:, None] if raw else np.float32(0), out=into)
-        return logits_BC
+            parts.append(decoded.shifted_BC + decoded.row_max_B[:, None] if raw else decoded.shifted_BC)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _columns(self, teacher: str) -> tuple[Column, ...]:
+        if teacher not in self._columns_of:
+            num_classes = self.teacher(teacher).num_classes
+            self._columns_of[teacher] = self.codec(teacher).columns(num_classes)
+        return self._columns_of[teacher]
 
 
 def open_store(
