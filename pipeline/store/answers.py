@@ -95,7 +95,8 @@ def answer_of(error: BaseException) -> Answer:
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             return Answer(code=str(response.get("Error", {}).get("Code", "")), status=int(status))
         if _names(cause) & _ANSWERING_TYPES:
-            return Answer(status=int(getattr(cause, "status", 0) or getattr(cause, "code", 0) or 0))
+            status = str(getattr(cause, "status", None) or getattr(cause, "code", None))
+            return Answer(status=int(status) if status.isdigit() else 0)
     return Answer()
 
 
