@@ -25,6 +25,7 @@ from softcask.jobs import (
     plan,
     precompute,
     reencode,
+    repair,
     submit,
     train,
     verify,
@@ -67,6 +68,7 @@ app.command(epilog=plan.EXAMPLES)(plan.plan)
 app.command(epilog=precompute.EXAMPLES)(precompute.precompute)
 app.command(epilog=verify.EXAMPLES)(verify.verify)
 app.command(epilog=inspect.EXAMPLES)(inspect.inspect)
+app.command(epilog=repair.EXAMPLES)(repair.repair)
 app.command(epilog=drop.EXAMPLES)(drop.drop)
 app.command(epilog=gc.EXAMPLES)(gc.gc)
 app.command(epilog=export.EXAMPLES)(export.export)

@@ -55,17 +55,25 @@ class Contents:
         )
 
 
-def read_contents(objects: StoreObjects) -> Contents:
-    """List and read the manifests of segments and teachers that stand in the store now."""
+def read_contents(objects: StoreObjects, dropped: Dropped | None = None) -> Contents:
+    """List and read the manifests of segments and teachers that stand in the store now.
+
+    Args:
+        objects: The store.
+        dropped: What is left out, and not even read.
+    """
+    dropped = dropped or Dropped()
     segments = [
         SegmentManifest.from_bytes(data, key)
         for name in objects.parts("transfer_set")
-        if (data := objects.read_if_present(key := keys.segment_manifest(name))) is not None
+        if name not in dropped.segments
+        and (data := objects.read_if_present(key := keys.segment_manifest(name))) is not None
     ]
     teachers = [
         TeacherManifest.from_bytes(data, key)
         for name in objects.parts("teachers")
-        if (data := objects.read_if_present(key := keys.teacher_manifest(name))) is not None
+        if name not in dropped.teachers
+        and (data := objects.read_if_present(key := keys.teacher_manifest(name))) is not None
     ]
     return Contents(segments=tuple(segments), teachers={teacher.name: teacher for teacher in teachers})
 

@@ -32,7 +32,7 @@ def seal(objects: StoreObjects) -> Generation:
     while True:
         newest = newest_generation(objects)
         sealed = read_commits(objects, newest) if newest else tables.COMMITS.empty_table()
-        contents = read_contents(objects).without(newest.dropped if newest else Dropped())
+        contents = read_contents(objects, newest.dropped if newest else None)
         fresh = read_unsealed(objects, contents, sealed)
         commits = pa.concat_tables([sealed, fresh])
         manifests = _manifest_records(objects, contents, set(pc.unique(commits["teacher"]).to_pylist()))
@@ -78,7 +78,7 @@ def reseal(
     while True:
         base, number = _newest_whole(objects) if rebuild else _newest(objects)
         dropped = drop(base.dropped if base else Dropped(), number)
-        contents = read_contents(objects).without(dropped)
+        contents = read_contents(objects, dropped)
         kept = tables.COMMITS.empty_table()
         if base is not None and not rebuild:
             kept = _kept(read_commits(objects, base), contents, stale)

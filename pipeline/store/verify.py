@@ -7,6 +7,7 @@ counted; they do no harm.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -29,6 +30,7 @@ from softcask.pipeline.store.codecs import load_codec
 from softcask.pipeline.store.layout import unit_objects, zarr_metadata
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.storage_schemas import keys, npy, tables
+from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.errors import CorruptObject, SoftcaskError, StoreAccess, StoreNotFound
 from softcask.storage_schemas.manifest import (
     Generation,
@@ -136,6 +138,7 @@ class _Walk:
         self._segments: dict[str, SegmentManifest] = {}
         self._readable: dict[str, pa.Table] = {}
         self._teachers: dict[str, TeacherManifest] = {}
+        self._codecs: dict[str, Codec] = {}
         self._records: set[ObjectRecord] = set()
         self._superseded: list[tuple[str, Any]] = []
 
@@ -219,6 +222,8 @@ class _Walk:
         if teacher is None:
             return
         self._teachers[name] = teacher
+        with contextlib.suppress(CorruptObject):  # of an array, which is a problem of its own
+            self._codecs[name] = load_codec(self._objects, teacher)
         probe = keys.probe(name)
         self._claim(probe, partial(tables.from_bytes, schema=tables.PROBE, key=probe))
         for record in teacher.codec.arrays.values():
@@ -289,10 +294,11 @@ class _Walk:
         self._claim_metadata(teacher, segment, view, required=True)
         rows = self._readable.get(segment_name)
         part = rows.slice(commit.start, commit.stop - commit.start) if rows is not None else None
-        codec, expected = load_codec(self._objects, teacher), set()
+        codec, expected = self._codecs.get(name), set()
         for logits in unit_objects(teacher, segment, view, index):
             expected.add(logits.key)
-            self._claim(logits.key, partial(check_logits, logits, codec, commit, part, logits.key))
+            if codec is not None:
+                self._claim(logits.key, partial(check_logits, logits, codec, commit, part, logits.key))
         if teacher.stats:
             expected.add(stats := keys.stats_part(name, segment_name, view, index))
             self._claim(stats, partial(check_stats, commit, part, stats))

@@ -20,7 +20,6 @@ from softcask.pipeline.store.catalog import (
     read_commits,
     read_contents,
     read_dropped_rows,
-    read_unsealed,
 )
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.prepare import read_rows
@@ -38,7 +37,7 @@ class DropPlan:
         teachers: Names, sorted; those that are dropped already are left out.
         segments: Likewise.
         sample_ids: Rows, sorted.
-        units: Committed units of these teachers and segments.
+        units: Sealed units of these teachers and segments.
         bytes: Bytes of their objects, which `gc` can take later.
         readable: Rows that students see now.
         readable_after: Rows that they will see.
@@ -75,9 +74,14 @@ def plan_drop(
         raise StoreError(
             f"{objects.uri} is not sealed: run `softcask precompute` on it before you drop of it"
         )
-    contents = read_contents(objects).without(dropped := generation.dropped)
+    dropped = generation.dropped
+    # To drop a teacher is the way out where its manifest is lost: it is not read.
+    names = {*objects.parts("teachers"), *generation.teachers}
+    fresh_teachers = _known(objects, "teacher", teachers, names, dropped.teachers)
+    contents = read_contents(
+        objects, dropped.model_copy(update={"teachers": (*dropped.teachers, *fresh_teachers)})
+    )
     gone = read_dropped_rows(objects, dropped)
-    fresh_teachers = _known(objects, "teacher", teachers, contents.teachers, dropped.teachers)
     held = [segment.segment for segment in contents.segments]
     fresh_segments = _known(objects, "segment", segments, held, dropped.segments)
     _refuse_first(objects, contents, fresh_segments)
@@ -88,7 +92,7 @@ def plan_drop(
         contents.without(Dropped(segments=fresh_segments)),
         pa.array([*gone.to_pylist(), *fresh_rows], pa.string()),
     )
-    units, size = _taken(objects, generation, contents, fresh_teachers, fresh_segments)
+    units, size = _taken(objects, generation, fresh_teachers, fresh_segments)
     return DropPlan(
         teachers=fresh_teachers,
         segments=fresh_segments,
@@ -173,15 +177,10 @@ def _rows(objects: StoreObjects, contents: Contents, dropped: pa.Array) -> pa.Ta
 
 
 def _taken(
-    objects: StoreObjects,
-    generation: Generation,
-    contents: Contents,
-    teachers: Collection[str],
-    segments: Collection[str],
+    objects: StoreObjects, generation: Generation, teachers: Collection[str], segments: Collection[str]
 ) -> tuple[int, int]:
     """Units and bytes that are of these teachers or segments."""
-    sealed = read_commits(objects, generation)
-    commits = pa.concat_tables([sealed, read_unsealed(objects, contents, sealed)])
+    commits = read_commits(objects, generation)
     of_teacher = pc.is_in(commits["teacher"], value_set=pa.array(teachers, pa.string()))
     of_segment = pc.is_in(commits["segment"], value_set=pa.array(segments, pa.string()))
     mine = commits.filter(pc.or_(of_teacher, of_segment))

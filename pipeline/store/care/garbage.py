@@ -90,7 +90,7 @@ def plan_gc(
     newest = newest_generation(objects)
     used = _used(objects, newest, _kept_generations(listing, newest, keep, before))
     dropped = newest.dropped if newest else Dropped()
-    planned = PlannedKeys(read_contents(objects).without(dropped))
+    planned = PlannedKeys(read_contents(objects, dropped))
     garbage, foreign = [], 0
     for key, info in listing.items():
         if key in used or key in planned:
@@ -186,7 +186,7 @@ def _used(objects: StoreObjects, newest: Generation | None, numbers: Iterable[in
         used |= _named_by(read_commits(objects, fresh))
         read |= set(generation.tables)
     sealed = read_commits(objects, newest) if newest else tables.COMMITS.empty_table()
-    contents = read_contents(objects).without(newest.dropped if newest else Dropped())
+    contents = read_contents(objects, newest.dropped if newest else None)
     return used | _named_by(read_unsealed(objects, contents, sealed))
 
 

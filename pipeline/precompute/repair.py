@@ -1,0 +1,175 @@
+"""Repair a store: mend what follows from something whole, label again exactly what does not.
+
+It stands here, above the store, because what is lost of logits only their teacher can give again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from softcask.pipeline.plan import plan_tasks
+from softcask.pipeline.precompute.config import RunConfig
+from softcask.pipeline.precompute.driver import precompute
+from softcask.pipeline.precompute.results import Progress
+from softcask.pipeline.store.care.damage import Diagnosis, Remedy, Unit, diagnose
+from softcask.pipeline.store.care.mending import mend
+from softcask.pipeline.store.catalog import newest_generation, read_contents
+from softcask.pipeline.store.commit import committed_units
+from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.sealing import seal
+from softcask.pipeline.store.verify import VerifyReport, verify
+from softcask.pipeline.transfer_sets.indexing import index_rows
+from softcask.storage_schemas import keys, tables
+from softcask.storage_schemas.errors import CorruptObject, SoftcaskError
+from softcask.storage_schemas.manifest import RootManifest, SegmentManifest
+
+_ROUNDS = 4
+"""What is mended may show what it hid: rows their units, a manifest its arrays."""
+
+_GROUND = (keys.ROOT, "/segment.json", "/teacher.json", "/probe.parquet", "/zarr.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairReport:
+    """What was wrong, what was done, what is left.
+
+    Attributes:
+        found: Remedies of the first look, one a problem.
+        restored: Objects made again without a teacher.
+        aside: Objects renamed to `KEY.aside`.
+        relabelled: Units (teacher, unit) that were labelled again, or are to be with `check`.
+        left: Problems that stand, each with what to do about it; none where the store is sound.
+        generation: The newest generation at the end; 0 where nothing is sealed.
+        verified: Objects read in the last look.
+    """
+
+    found: tuple[Remedy, ...]
+    restored: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
+    relabelled: tuple[Unit, ...] = ()
+    left: tuple[Remedy, ...] = ()
+    generation: int = 0
+    verified: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Who wants to see it happen.
+
+    Attributes:
+        verify: As `pipeline.store.verify.verify` calls it.
+        mend: Called with objects done and in all.
+        label: As `precompute` calls it.
+    """
+
+    verify: Callable[[int, int, int], None] = lambda *_: None
+    mend: Callable[[int, int], None] = lambda *_: None
+    label: Callable[[Progress], None] = lambda _: None
+
+
+def repair(config: RunConfig, *, check: bool = False, watch: Watch | None = None) -> RepairReport:
+    """Make a store sound again, with the teachers and rows of the run that made it.
+
+    Args:
+        config: The run.
+        check: Only look.
+        watch: Whom to show it.
+
+    Raises:
+        SoftcaskError: Rows, teachers or the store cannot be used; what was mended stays so, and the same call
+            goes on from there.
+    """
+    watch = watch or Watch()
+    objects = StoreObjects.at(config.store.uri)
+    report, diagnosis = _look(config, objects, watch)
+    first = diagnosis.remedies
+    restored: list[str] = []
+    aside: list[str] = []
+    relabelled: set[Unit] = set()
+    for _ in range(0 if check else _ROUNDS):
+        if _blocking(diagnosis):
+            break
+        if diagnosis.remedies:
+            mended = mend(objects, diagnosis, progress=watch.mend)
+            restored += mended.restored
+            aside += mended.aside
+        missing = [] if diagnosis.waiting else _unlabelled(config, objects)
+        if diagnosis.idle and not missing:
+            if not diagnosis.remedies:
+                seal(objects)  # one that was killed may have labelled and not sealed
+            break
+        relabelled |= set(missing)
+        _label(config, missing, watch)
+        report, diagnosis = _look(config, objects, watch)
+    return RepairReport(
+        found=first,
+        restored=tuple(restored),
+        aside=tuple(aside),
+        relabelled=tuple(sorted({*relabelled, *(diagnosis.units("label") if check else ())})),
+        left=diagnosis.remedies,
+        generation=_generation(objects),
+        verified=report.objects,
+    )
+
+
+def _generation(objects: StoreObjects) -> int:
+    try:
+        newest = newest_generation(objects)
+    except CorruptObject:
+        return 0
+    return newest.generation if newest else 0
+
+
+def _look(config: RunConfig, objects: StoreObjects, watch: Watch) -> tuple[VerifyReport, Diagnosis]:
+    report = verify(objects.uri, progress=watch.verify)
+    names = frozenset(teacher.name for teacher in config.teachers)
+    return report, diagnose(
+        objects, report.problems, lambda key: _candidate(config, objects, key), labellers=names
+    )
+
+
+def _blocking(diagnosis: Diagnosis) -> bool:
+    """Whether something is lost on which everything else rests; nothing is changed before it is back."""
+    return any(
+        each.problem.key.endswith(_GROUND) or each.problem.kind == "unread"
+        for each in diagnosis.remedies
+        if each.action == "none"
+    )
+
+
+def _candidate(config: RunConfig, objects: StoreObjects, key: str) -> bytes | None:
+    """What an object must have held that follows from the run's file and its rows."""
+    if key == keys.ROOT:
+        return RootManifest(class_names=config.classes.class_names).to_bytes()
+    _, segment = keys.owner(key)
+    if segment is None or key != keys.segment_rows(segment):
+        return None
+    manifest_key = keys.segment_manifest(segment)
+    try:
+        manifest = SegmentManifest.from_bytes(objects.read(manifest_key), manifest_key)
+    except SoftcaskError:
+        return None
+    table = index_rows(
+        config.transfer_set.open(),
+        num_classes=len(config.classes.class_names),
+        max_quarantined=config.transfer_set.max_quarantined,
+    )
+    return tables.to_bytes(table.slice(manifest.first, manifest.rows))
+
+
+def _unlabelled(config: RunConfig, objects: StoreObjects) -> list[Unit]:
+    """Units without logits, of teachers of this run that the store has."""
+    newest = newest_generation(objects)
+    contents = read_contents(objects, newest.dropped if newest else None)
+    names = [teacher.name for teacher in config.teachers if teacher.name in contents.teachers]
+    committed = {name: committed_units(objects, name) for name in names}
+    tasks = plan_tasks(contents.segments, {name: [name] for name in names}, committed)
+    return [(task.group, task.unit) for task in tasks]
+
+
+def _label(config: RunConfig, units: list[Unit], watch: Watch) -> None:
+    names = {name for name, _ in units}
+    if names:
+        teachers = tuple(teacher for teacher in config.teachers if teacher.name in names)
+        precompute(config.model_copy(update={"teachers": teachers}), watch=watch.label)
