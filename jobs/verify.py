@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -16,9 +14,6 @@ from softcask.jobs.progress import Bars
 if TYPE_CHECKING:
     from softcask.pipeline.store.verify import VerifyReport
 
-_OF_UNIT = re.compile(r"teachers/([^/]+)/(?:logits|stats)/([^/]+)/([^/]+)/(?:.*/c/|part-)(\d+)")
-_RECEIPT = re.compile(r"teachers/[^/]+/commits/")
-_MAX_RECEIPTS = 8
 EXAMPLES = "Examples:\n\nsoftcask verify STORE\n\nsoftcask verify s3://bucket/store --json"
 
 
@@ -50,8 +45,7 @@ def _show(report: VerifyReport, store: str) -> None:
     read = f"{console.many(report.objects, 'object')}, {console.size(report.bytes)}"
     if report.problems:
         console.complain(f"{console.many(len(report.problems), 'problem')} in {store} ({read} read)")
-        for advice in _advice(report):
-            console.note(advice)
+        console.note("`softcask repair RUN.toml --check` shows what can be done, without --check it does it")
     else:
         console.say(f"{store} is sound: {read} match what was committed")
     if report.orphans:
@@ -59,24 +53,3 @@ def _show(report: VerifyReport, store: str) -> None:
             f"besides, {console.many(report.orphans, 'object')} of no commit: work under way, or left by one "
             "that died; the next precompute takes what it needs"
         )
-
-
-def _advice(report: VerifyReport) -> Iterator[str]:
-    """How to mend what the next precompute can make again."""
-    found = [problem.key for problem in report.problems]
-    receipts = sorted({receipt for key in found if (receipt := _receipt_of(key))})
-    if receipts:
-        more = f" and {len(receipts) - _MAX_RECEIPTS:,} more" if len(receipts) > _MAX_RECEIPTS else ""
-        yield (
-            "to have damaged units made again, remove their receipts and run the same precompute: "
-            f"{', '.join(receipts[:_MAX_RECEIPTS])}{more}"
-        )
-    if any(key.startswith("catalog/") for key in found):
-        yield "to have the catalog made again, remove the folder catalog and run the same precompute"
-
-
-def _receipt_of(key: str) -> str | None:
-    if match := _OF_UNIT.match(key):
-        teacher, segment, view, index = match.groups()
-        return f"teachers/{teacher}/commits/{segment}-{view}-{int(index):08d}.json"
-    return key if _RECEIPT.match(key) else None
