@@ -30,7 +30,7 @@ def rows_table(rows: int, *, quarantined: Sequence[int] = (), first: int = 0) ->
     return pa.table(
         {
             "sample_id": [f"id-{first + row:03d}" for row in range(rows)],
-            "content_hash": [None if row in gone else bytes([first + row]) * 16 for row in range(rows)],
+            "content_hash": [None if row in gone else bytes([(first + row) % 256]) * 16 for row in range(rows)],
             "label": [None if row in gone or row % 3 == 2 else row % 2 for row in range(rows)],
             "quarantine": ["unreadable" if row in gone else None for row in range(rows)],
         },
@@ -38,14 +38,19 @@ def rows_table(rows: int, *, quarantined: Sequence[int] = (), first: int = 0) ->
     )
 
 
-def teacher_manifest(name: str, *, classes: int = 3, seed: int = 0) -> TeacherManifest:
+DENSE16 = CodecSpec(name="dense16")
+
+
+def teacher_manifest(
+    name: str, *, classes: int = 3, seed: int = 0, codec: CodecSpec = DENSE16
+) -> TeacherManifest:
     return TeacherManifest(
         name=name,
         kind="torch",
         role="member",
         num_classes=classes,
         batch_size=4,
-        codec=CodecSpec(name="dense16"),
+        codec=codec,
         fingerprint={"weights": f"sha256:{name}-{seed}"},
         recorded={"versions": {"python": "3.11"}},
     )
@@ -125,8 +130,9 @@ class MadeStore:
         self.segments[name] = segment, read_rows(self.objects, segment)
         return name
 
-    def add_teacher(self, name: str, *, seed: int = 0) -> TeacherManifest:
-        teacher = self.teachers[name] = teacher_manifest(name, classes=self.classes, seed=seed)
+    def add_teacher(self, name: str, *, seed: int = 0, codec: CodecSpec = DENSE16) -> TeacherManifest:
+        teacher = teacher_manifest(name, classes=self.classes, seed=seed, codec=codec)
+        self.teachers[name] = teacher
         pin_by_hand(self.objects, teacher, [segment for segment, _ in self.segments.values()])
         for segment, (manifest, _) in self.segments.items():
             rng = np.random.default_rng([seed, *name.encode(), *segment.encode()])

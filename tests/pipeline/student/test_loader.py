@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from softcask.pipeline.store.gather import Gatherer
-from softcask.pipeline.store.reader import open_store
-from softcask.pipeline.store.unit_index import UnitKey
+from softcask.pipeline.store.reader import Store, open_store
 from softcask.pipeline.student.loader import SoftTargetLoader
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.pipeline.transfer_sets.base import RowBatch, TransferSet
@@ -238,13 +236,17 @@ def test_targets_that_do_not_fit_are_fetched_a_unit_at_a_time_and_each_once_an_e
     world: Any, monkeypatch: pytest.MonkeyPatch, needs: str
 ) -> None:
     fetched: list[tuple[str, int]] = []
-    read = Gatherer._with
 
-    def count(gatherer: Gatherer, unit: UnitKey, use: Any) -> Any:
-        fetched.append((unit[0], unit[3]))
-        return read(gatherer, unit, use)
+    def counted(read: Callable[..., Any]) -> Callable[..., Any]:
+        def count(store: Store, teacher: str, rows_B: NDArray[np.int64], *rest: float) -> Any:
+            (unit,) = np.unique(store.rows.positions[rows_B] // 64)
+            fetched.append((teacher, int(unit)))
+            return read(store, teacher, rows_B, *rest)
 
-    monkeypatch.setattr(Gatherer, "_with", count)
+        return count
+
+    for name in ("logits", "logits_at"):
+        monkeypatch.setattr(Store, name, counted(getattr(Store, name)))
     targets = SoftTargets(open_store(world.store, cache_bytes=0))
     found = SoftTargetLoader(
         world.source(), targets, needs=needs, batch_size=10, cache_bytes=TWO_UNITS, temperature=2
