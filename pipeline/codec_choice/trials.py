@@ -14,7 +14,7 @@ from softcask.pipeline.codec_choice.request import AUTO, DEFAULT_BYTES, CodecReq
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.codecs.dense8 import Dense8
 from softcask.storage_schemas.codecs.dense16 import Dense16
-from softcask.storage_schemas.codecs.fidelity import TEMPERATURES, divergence
+from softcask.storage_schemas.codecs.fidelity import TEMPERATURES, Loss, judge
 from softcask.storage_schemas.codecs.topk import Settings, TopK
 from softcask.storage_schemas.errors import ConfigError
 from softcask.storage_schemas.manifest import Fidelity
@@ -23,8 +23,6 @@ FEWEST_CLASSES_LOWRANK = 512
 """Below, a head and a basis have nothing to gain over whole rows."""
 TRIAL_BYTES = (64, 128, 256, 512)
 """Sizes that `lowrank` is tried at where no budget says one."""
-
-_BLOCK_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +38,6 @@ class Sample:
     calibration_RC: NDArray[np.float32]
     held_out_RC: NDArray[np.float32]
     output_layer: NDArray[np.float32] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
-    """KL(teacher || decoded) at one temperature over the held-out rows, in nats."""
-
-    mean: float
-    p99: float
-    max: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +74,7 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, without the codec."""
-        losses = {
-            f"{temperature:g}": {"mean": loss.mean, "p99": loss.p99, "max": loss.max}
-            for temperature, loss in self.losses.items()
-        }
+        losses = {f"{temperature:g}": loss.to_dict() for temperature, loss in self.losses.items()}
         return {
             "codec": self.label,
             "row_bytes": self.row_bytes,
@@ -159,27 +145,6 @@ def _fixed_bytes(codec: Codec, classes: int) -> float:
 def _judged(
     label: str, codec: Codec, row_bytes: float, sample: Sample, temperatures: tuple[float, ...]
 ) -> Trial:
-    rows_RC = sample.held_out_RC
-    columns = codec.encode(rows_RC)
-    least, most = codec.temperatures
-    losses = {}
-    for temperature in temperatures:
-        if least <= temperature <= most:
-            kl_R = np.concatenate(
-                [
-                    divergence(
-                        rows_RC[first : first + _BLOCK_ROWS],
-                        codec.decode(
-                            {name: values[first : first + _BLOCK_ROWS] for name, values in columns.items()},
-                            temperature,
-                        ).shifted_BC,
-                        temperature,
-                    )
-                    for first in range(0, len(rows_RC), _BLOCK_ROWS)
-                ]
-            )
-            losses[temperature] = Loss(
-                mean=float(kl_R.mean()), p99=float(np.quantile(kl_R, 0.99)), max=float(kl_R.max())
-            )
+    losses = judge(codec, sample.held_out_RC, temperatures)
     once = sum(values.nbytes for values in codec.arrays().values())
     return Trial(label=label, codec=codec, row_bytes=row_bytes, once_bytes=once, losses=losses)

@@ -39,11 +39,13 @@ class DeviceDense8:
     def decode(self, columns: Tensors, temperature: float = 1.0) -> Tensor:
         """Logits `[B, C]`, the same at any temperature."""
         codes_BC = columns["codes"]
-        tops_BC, steps_BC = (
-            columns[name].float().repeat_interleave(BLOCK, dim=1)[:, : codes_BC.shape[1]]
-            for name in ("tops", "steps")
-        )
-        return tops_BC - steps_BC * codes_BC
+        below_BC = _spread(columns["steps"], codes_BC.shape[1]) * codes_BC
+        return torch.sub(_spread(columns["tops"], codes_BC.shape[1]), below_BC, out=below_BC)
+
+
+def _spread(values_BG: Tensor, num_classes: int) -> Tensor:
+    """Each block's value for each of its classes, `[B, C]` in float32."""
+    return values_BG.float()[:, :, None].expand(-1, -1, BLOCK).flatten(1)[:, :num_classes]
 
 
 def _blocks(shifted_BC: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ import pytest
 
 from softcask.pipeline.codec_choice.choose import choose
 from softcask.pipeline.codec_choice.request import CodecRequest
-from softcask.pipeline.codec_choice.trials import Loss, Trial
+from softcask.pipeline.codec_choice.trials import Trial
 from softcask.storage_schemas.codecs.dense16 import Dense16
+from softcask.storage_schemas.codecs.fidelity import Loss
 from softcask.storage_schemas.errors import ConfigError
 
 
