@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from softcask.pipeline.store.answers import may_pass
+from softcask.pipeline.store.answers import answer_of, may_pass
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,5 +63,6 @@ class Retries:
                     raise
                 # The third failure in a row is worth a word to whoever waits.
                 level = logging.WARNING if attempt > 2 else logging.INFO
-                _LOG.log(level, "attempt %d failed (%s), next in %.1f s", attempt, type(error).__name__, wait)
+                what = str(answer_of(error)) or type(error).__name__
+                _LOG.log(level, "the store's server: %s (attempt %d), again in %.1f s", what, attempt, wait)
                 self.sleep(wait)

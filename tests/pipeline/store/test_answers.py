@@ -147,12 +147,14 @@ def test_a_driver_that_codes_its_errors_by_words_is_no_trouble() -> None:
         ("AWS_SECRET_ACCESS_KEY", "wJalr/XUtn+FEMI"),
         ("AWS_SESSION_TOKEN", "FwoGZXIvYXdz"),
         ("FSSPEC_S3_SECRET", "wJalr/XUtn+FEMI"),
+        ("FSSPEC_S3", '{"key": "AKIA", "secret": "wJalr/XUtn+FEMI"}'),
     ],
 )
 def test_secrets_of_the_environment_are_blotted_out(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
+    value = value.removeprefix('{"key": "AKIA", "secret": "').removesuffix('"}')
     assert redacted(f"denied {value}, sorry") == "denied ***, sorry"
 
 

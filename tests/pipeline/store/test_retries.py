@@ -108,4 +108,4 @@ def test_the_third_failure_in_a_row_is_a_warning(caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.INFO, logger="softcask"):
         clock.retries().run(failing(clock, 4))
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "WARNING", "WARNING"]
-    assert "attempt 3 failed (ConnectionResetError), next in 0.8 s" in caplog.text
+    assert "the store's server: ConnectionResetError (attempt 3), again in 0.8 s" in caplog.text
