@@ -17,6 +17,7 @@ import softcask
 from softcask.jobs import (
     combine,
     console,
+    diff,
     drop,
     export,
     gc,
@@ -68,6 +69,7 @@ app.command(epilog=plan.EXAMPLES)(plan.plan)
 app.command(epilog=precompute.EXAMPLES)(precompute.precompute)
 app.command(epilog=verify.EXAMPLES)(verify.verify)
 app.command(epilog=inspect.EXAMPLES)(inspect.inspect)
+app.command(epilog=diff.EXAMPLES)(diff.diff)
 app.command(epilog=repair.EXAMPLES)(repair.repair)
 app.command(epilog=drop.EXAMPLES)(drop.drop)
 app.command(epilog=gc.EXAMPLES)(gc.gc)

@@ -22,7 +22,7 @@ from softcask.jobs import cli
 
 Softcask = Callable[..., Result]
 SCRIPT = str(Path(sys.executable).with_name("softcask"))
-COMMANDS = ("plan", "precompute", "verify", "inspect", "repair", "drop", "gc", "train", "submit")
+COMMANDS = ("plan", "precompute", "verify", "inspect", "diff", "repair", "drop", "gc", "train", "submit")
 
 
 def test_the_help_names_every_command(softcask: Softcask) -> None:
