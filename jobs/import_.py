@@ -64,6 +64,10 @@ UnitRows = Annotated[
 IgnoreExtra = Annotated[
     bool, typer.Option("--ignore-extra", help="Leave out rows that the store does not have.")
 ]
+Stats = Annotated[
+    bool,
+    typer.Option("--stats/--no-stats", help="Statistics for pandas; with many classes they take longest."),
+]
 
 
 def import_(
@@ -81,6 +85,7 @@ def import_(
     codec: CodecName = "dense16",
     unit_rows: UnitRows = None,
     ignore_extra: IgnoreExtra = False,
+    stats: Stats = True,
     as_json: Json = False,
 ) -> None:
     """Make a teacher of logits that another program kept; rows join a store's by sample id.
@@ -110,6 +115,7 @@ def import_(
             codec=codec,
             unit_rows=unit_rows,
             ignore_extra=ignore_extra,
+            stats=stats,
             progress=lambda done, total: bars.show("import", done, total, unit="rows"),
         )
     answer(filled, store, as_json)

@@ -15,7 +15,7 @@ from softcask.pipeline.codec_choice.choose import choose
 from softcask.pipeline.codec_choice.request import CodecRequest
 from softcask.pipeline.codec_choice.trials import run_trials
 from softcask.pipeline.codec_choice.worker import split
-from softcask.pipeline.entries import Filled, LogitsOf, entry_manifest, fill_entry
+from softcask.pipeline.entries import Filled, LogitsOf, encoding, entry_manifest, fill_entry
 from softcask.pipeline.store.codecs import load_codec
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.reader import Store, open_store
@@ -215,7 +215,8 @@ def _derive(
             expected=expected,
             stats=all(store.teacher(name).stats for name in teachers),
         )
-    return fill_entry(store, wanted, logits_of, objects=objects, progress=progress)
+    encode = encoding(objects, wanted, logits_of)
+    return fill_entry(store, wanted, encode, objects=objects, progress=progress)
 
 
 def _source(teacher: TeacherManifest) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from softcask.pipeline.pinning import pin_without_model
 from softcask.pipeline.store.care.drops import refuse_dropped
 from softcask.pipeline.store.codecs import load_codec, publish_codec
 from softcask.pipeline.store.commit import UnitRows, commit_encoded, committed_units
-from softcask.pipeline.store.encoding import UnitEncoder
+from softcask.pipeline.store.encoding import EncodedUnit, UnitEncoder
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.prepare import read_rows
 from softcask.pipeline.store.reader import Store
@@ -30,6 +30,9 @@ from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.fingerprint import canonical
 from softcask.storage_schemas.manifest import Fidelity, SegmentManifest, TeacherManifest
 
+Encode = Callable[[NDArray[np.int64]], EncodedUnit]
+"""A unit's rows `[R]`, by number in the store, as they are to be kept; where a number is -1 the row was
+dropped, and nothing is to be known of it."""
 LogitsOf = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 """Finite float32 logits `[B, C]` of rows of the store, by number."""
 
@@ -93,19 +96,17 @@ def entry_manifest(
 def fill_entry(
     store: Store,
     wanted: TeacherManifest,
-    logits_of: LogitsOf,
+    encode: Encode,
     *,
     objects: StoreObjects | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Filled:
     """Commit every unit of an entry that is not committed yet, and seal the store.
 
-    Rows that were dropped from the store stay dropped: in their place stands a row of zeros.
-
     Args:
         store: As readers see it, opened with `allow_partial`.
         wanted: What the entry's name is pinned to.
-        logits_of: Its logits.
+        encode: Its units.
         objects: The store's objects, if not through `store.objects`.
         progress: Called with rows done and rows in all.
 
@@ -116,17 +117,13 @@ def fill_entry(
     objects = objects or store.objects
     refuse_dropped(objects, [wanted.name])
     pin_without_model(objects, wanted, store.segments)
-    codec, committed = load_codec(objects, wanted), committed_units(objects, wanted.name)
+    committed = committed_units(objects, wanted.name)
     total, done, new_rows, new_units = sum(segment.rows for segment in store.segments), 0, 0, 0
     for number, segment in enumerate(store.segments):
         for unit in _units(objects, segment):
             if unit.unit not in committed:
-                numbers_R = _numbers(store, number, unit)
-                encoder = UnitEncoder(codec, rows=len(numbers_R), num_classes=wanted.num_classes)
-                for first in range(0, len(numbers_R), wanted.batch_size):
-                    numbers_B = numbers_R[first : first + wanted.batch_size]
-                    encoder.add(_logits(numbers_B, logits_of, wanted.num_classes))
-                new_rows += commit_encoded(objects, wanted, unit, encoder.finish()).rows
+                encoded = encode(_numbers(store, number, unit))
+                new_rows += commit_encoded(objects, wanted, unit, encoded).rows
                 new_units += 1
             done += len(unit.sample_ids)
             if progress is not None:
@@ -142,6 +139,20 @@ def fill_entry(
         bytes=held.bytes,
         generation=generation.generation,
     )
+
+
+def encoding(objects: StoreObjects, wanted: TeacherManifest, logits_of: LogitsOf) -> Encode:
+    """Units made of logits, a batch at a time; in place of a row that was dropped stands one of zeros."""
+    codec = load_codec(objects, wanted)
+
+    def encode(numbers_R: NDArray[np.int64]) -> EncodedUnit:
+        encoder = UnitEncoder(codec, rows=len(numbers_R), num_classes=wanted.num_classes)
+        for first in range(0, len(numbers_R), wanted.batch_size):
+            numbers_B = numbers_R[first : first + wanted.batch_size]
+            encoder.add(_logits(numbers_B, logits_of, wanted.num_classes))
+        return encoder.finish()
+
+    return encode
 
 
 def _units(objects: StoreObjects, segment: SegmentManifest) -> Iterator[UnitRows]:
@@ -166,10 +177,10 @@ def _unit_rows(segment: SegmentManifest, index: int, part: pa.Table) -> UnitRows
 def _numbers(store: Store, segment: int, unit: UnitRows) -> NDArray[np.int64]:
     """The store's numbers of a unit's readable rows, -1 where a row was dropped."""
     start, stop = unit.segment.unit_range(unit.index)
-    rows = store.rows
-    mine = np.flatnonzero((rows.segments == segment) & (rows.positions >= start) & (rows.positions < stop))
+    first, end = np.searchsorted(store.rows.segments, [segment, segment + 1])
+    low, high = first + np.searchsorted(store.rows.positions[first:end], [start, stop])
     numbers_n = np.full(stop - start, -1, dtype=np.int64)
-    numbers_n[rows.positions[mine] - start] = mine
+    numbers_n[store.rows.positions[low:high] - start] = np.arange(low, high)
     return numbers_n[unit.readable]
 
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from softcask.pipeline.entries import Filled, entry_manifest, fill_entry
+from softcask.pipeline.entries import Encode, Filled, encoding, entry_manifest, fill_entry
 from softcask.pipeline.exchange.importers.base import ForeignLogits, Source
 from softcask.pipeline.exchange.importers.registry import IMPORTERS
+from softcask.pipeline.exchange.importers.sparse import TopRows, columns_of, even_rows
 from softcask.pipeline.plan import choose_unit_rows
 from softcask.pipeline.store.catalog import read_contents
+from softcask.pipeline.store.codecs import load_codec
+from softcask.pipeline.store.encoding import EncodedUnit
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.prepare import prepare_root, prepare_segment
 from softcask.pipeline.store.reader import Store, open_store
@@ -27,12 +31,13 @@ from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.codecs.registry import codec_named
 from softcask.storage_schemas.codecs.topk import Settings, TopK
 from softcask.storage_schemas.errors import ExchangeError, MisalignedRows
-from softcask.storage_schemas.manifest import RootManifest
+from softcask.storage_schemas.manifest import RootManifest, TeacherManifest
 
 UNKNOWN_INPUT = "unknown"
 """`input_dtype` of a segment whose rows were never seen."""
 
 _SHOWN = 3
+_BATCH_ROWS = 4096
 
 
 def import_logits(
@@ -45,6 +50,7 @@ def import_logits(
     codec: str = "dense16",
     unit_rows: int | None = None,
     ignore_extra: bool = False,
+    stats: bool = True,
     objects: StoreObjects | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Filled:
@@ -59,6 +65,7 @@ def import_logits(
         codec: How logits of all classes are kept; those of some are always kept with `topk` at T=1.
         unit_rows: Rows a unit, of a store that is made; None: as many as are good.
         ignore_extra: Leave out rows that the store does not have.
+        stats: Whether units have statistics for pandas; of many classes they cost more than all else.
         objects: The store's objects, if not those at `uri`.
         progress: Called with rows done and rows in all.
 
@@ -88,10 +95,32 @@ def import_logits(
         codec=kept,
         fingerprint=facts,
         recorded={"limits": list(foreign.limits)},
+        stats=stats,
     )
-    return fill_entry(
-        store, wanted, lambda rows_B: foreign.logits(positions_N[rows_B]), objects=objects, progress=progress
-    )
+    encode = _encoding(objects, wanted, foreign, positions_N)
+    return fill_entry(store, wanted, encode, objects=objects, progress=progress)
+
+
+def _encoding(
+    objects: StoreObjects, wanted: TeacherManifest, foreign: ForeignLogits, positions_N: NDArray[np.int64]
+) -> Encode:
+    codec = load_codec(objects, wanted)
+    if foreign.top_k is None or not isinstance(codec, TopK):
+        return encoding(objects, wanted, lambda rows_B: cast(Any, foreign.read(positions_N[rows_B])))
+
+    def encode(numbers_R: NDArray[np.int64]) -> EncodedUnit:
+        columns = columns_of(even_rows(len(numbers_R), codec), codec)
+        seen_R = np.flatnonzero(numbers_R >= 0)
+        for first in range(0, len(seen_R), _BATCH_ROWS):
+            some_B = seen_R[first : first + _BATCH_ROWS]
+            rows = foreign.read(positions_N[numbers_R[some_B]])
+            for name, values in columns_of(cast(TopRows, rows), codec).items():
+                columns[name][some_B] = values
+        best_R = columns["logits"].argmax(axis=1)[:, None]
+        top_R = np.take_along_axis(columns["classes"], best_R, axis=1)[:, 0].astype(np.int64)
+        return EncodedUnit(columns=columns, top_R=top_R, fidelity=())
+
+    return encode
 
 
 def _class_names(objects: StoreObjects) -> tuple[str, ...] | None:

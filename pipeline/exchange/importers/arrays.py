@@ -56,7 +56,7 @@ class ArrayLogits:
         """See `ForeignLogits`."""
         return self.rows.labels(0, len(self.rows))
 
-    def logits(self, positions_B: NDArray[np.int64]) -> NDArray[np.float32]:
+    def read(self, positions_B: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `ForeignLogits`."""
         batch = self.rows.read(positions_B)
         wrong_B = (np.abs(batch.inputs_B) > _LARGEST).any(axis=1)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from softcask.pipeline.exchange.importers.sparse import TopRows
 from softcask.pipeline.weights import file_digest
 from softcask.storage_schemas.errors import ExchangeError
 
@@ -81,8 +82,8 @@ class ForeignLogits(Protocol):
     def labels(self) -> NDArray[np.int64] | None:
         """Class indices of all rows, -1 where a row has none; None where none has."""
 
-    def logits(self, positions_B: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits `[B, C]` of the rows at these positions; where only some are known, see `sparse.py`.
+    def read(self, positions_B: NDArray[np.int64]) -> TopRows | NDArray[np.float32]:
+        """The rows at these positions: checked ones of `top_k` classes, or logits `[B, C]` of all.
 
         Raises:
             ExchangeError: A row that no writer of this format gives; names file and row.

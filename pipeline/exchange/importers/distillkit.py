@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from softcask.pipeline.exchange.importers.base import Source, digests, existing
 from softcask.pipeline.exchange.importers.row_groups import RowGroups, lists_of, parquet_files
-from softcask.pipeline.exchange.importers.sparse import TopRows, spread
+from softcask.pipeline.exchange.importers.sparse import TopRows, checked
 from softcask.pipeline.parts import Options
 from softcask.storage_schemas.errors import ExchangeError
 
@@ -159,7 +159,7 @@ class DistillKitLogits:
         """The format has none."""
         return None
 
-    def logits(self, positions_B: NDArray[np.int64]) -> NDArray[np.float32]:
+    def read(self, positions_B: NDArray[np.int64]) -> TopRows:
         """See `ForeignLogits`."""
         sequence_B = np.searchsorted(self.firsts, positions_B, side="right") - 1
         sequences = np.unique(sequence_B)
@@ -177,7 +177,7 @@ class DistillKitLogits:
         indices = _matrix(table[_INDICES], self.packing.index_bytes, f"{whole} and on: {_INDICES}")[within_B]
         # Not the order of what was packed: its approximation may rise here and there.
         rows = TopRows(classes_BK=self.packing.classes(indices), log_probs_BK=self._scaled(packed))
-        return spread(rows, self.num_classes, place, slack=SLACK, monotone=False)
+        return checked(rows, self.num_classes, place, slack=SLACK, monotone=False)
 
     def describe(self) -> dict[str, Any]:
         """See `ForeignLogits`."""

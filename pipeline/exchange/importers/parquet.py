@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from softcask.pipeline.exchange.importers.base import Source, digests
 from softcask.pipeline.exchange.importers.row_groups import RowGroups, lists_of, parquet_files
-from softcask.pipeline.exchange.importers.sparse import TopRows, spread
+from softcask.pipeline.exchange.importers.sparse import TopRows, checked
 from softcask.storage_schemas.errors import ExchangeError
 
 NAME = "parquet"
@@ -62,7 +62,7 @@ class ParquetLogits:
         """The column `label`."""
         return self.classes_N
 
-    def logits(self, positions_B: NDArray[np.int64]) -> NDArray[np.float32]:
+    def read(self, positions_B: NDArray[np.int64]) -> TopRows:
         """See `ForeignLogits`."""
         table = self.rows.take(positions_B, self.columns)
 
@@ -79,7 +79,7 @@ class ParquetLogits:
             log_probs_BK=values_BK,
             tail_log_B=tail[0].to_numpy().astype(np.float64) if tail else None,
         )
-        return spread(rows, self.num_classes, place)
+        return checked(rows, self.num_classes, place)
 
     def describe(self) -> dict[str, Any]:
         """See `ForeignLogits`."""

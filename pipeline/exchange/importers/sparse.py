@@ -1,7 +1,7 @@
-"""The largest probabilities of a row, as others keep them, checked and spread over all classes.
+"""The largest probabilities of a row, as others keep them: checked, and put into the codec `topk`.
 
-What lies outside them is known by its sum alone, if at all. It is spread evenly, which is true to the sum at
-T=1 and to nothing else; the entry is kept with the codec `topk` at T=1, whose claim says so.
+What lies outside them is known by its sum alone, if at all. The codec spreads it evenly, which is true to the
+sum at T=1 and to nothing else; its claim says so.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from softcask.storage_schemas.codecs.topk import LEAST, TopK
 from softcask.storage_schemas.errors import ExchangeError
 
 LEAST_MASS = 2.0**-24
@@ -24,8 +25,8 @@ class TopRows:
     """The known classes of B rows.
 
     Attributes:
-        classes_BK: Indices, untrusted.
-        log_probs_BK: Their natural log-probabilities at T=1, untrusted.
+        classes_BK: Indices.
+        log_probs_BK: Their natural log-probabilities at T=1.
         tail_log_B: Log of the probability outside; None: what is missing to 1.
     """
 
@@ -34,18 +35,18 @@ class TopRows:
     tail_log_B: NDArray[np.floating] | None = None
 
 
-def spread(
+def checked(
     rows: TopRows,
     num_classes: int,
     place: Callable[[int], str],
     *,
     slack: float = 1e-3,
     monotone: bool = True,
-) -> NDArray[np.float32]:
-    """Log-probabilities `[B, C]`: the known ones, and the rest evenly, never above the least known one.
+) -> TopRows:
+    """The same rows with rising classes, and a tail that makes none of its classes larger than a known one.
 
     Args:
-        rows: What is known.
+        rows: What is known; untrusted.
         num_classes: C.
         place: File and row of the n-th of these rows, for messages.
         slack: How far a row's sum may be off by rounding.
@@ -58,18 +59,42 @@ def spread(
     log_BK = rows.log_probs_BK.astype(np.float64)
     _check_classes(rows.classes_BK, num_classes, place)
     _check_values(log_BK, place, slack, monotone)
-    others = num_classes - log_BK.shape[1]
     tail_B = _tail_mass(rows, log_BK, place, slack)
-    spread_BC = np.empty((len(log_BK), num_classes), dtype=np.float32)
+    others, least_B = num_classes - log_BK.shape[1], log_BK.min(axis=1)
     if others:
-        least_B = log_BK.min(axis=1)
         _check_least(tail_B, least_B, others, place, slack)
-        # Below the least known one, so that whoever takes the largest finds those that are known.
-        below_B = np.nextafter(least_B.astype(np.float32), np.float32(-np.inf))
-        even_B = (np.log(np.maximum(tail_B, LEAST_MASS)) - np.log(others)).astype(np.float32)
-        spread_BC[:] = np.minimum(even_B, below_B)[:, None]
-    np.put_along_axis(spread_BC, rows.classes_BK.astype(np.int64), log_BK.astype(np.float32), axis=1)
-    return spread_BC
+    even_B = np.minimum(np.log(np.maximum(tail_B, LEAST_MASS)) - np.log(max(1, others)), least_B)
+    order_BK = np.argsort(rows.classes_BK, axis=1)
+    return TopRows(
+        classes_BK=np.take_along_axis(rows.classes_BK, order_BK, axis=1).astype(np.int64),
+        log_probs_BK=np.take_along_axis(log_BK, order_BK, axis=1),
+        tail_log_B=even_B + np.log(max(1, others)),
+    )
+
+
+def columns_of(rows: TopRows, codec: TopK) -> dict[str, NDArray[Any]]:
+    """What `codec`, made for T=1 alone and as many classes a row, keeps of checked rows.
+
+    Its `encode` would want all classes, and to find the largest among them again.
+    """
+    log_BK, tail_log_B = rows.log_probs_BK, rows.tail_log_B
+    below_BK = log_BK - log_BK.max(axis=1, keepdims=True)
+    odds_B = np.full(len(log_BK), LEAST, dtype=np.float64)
+    if tail_log_B is not None and codec.settings.head_size < codec.settings.num_classes:
+        odds_B = np.maximum(tail_log_B - np.log(np.exp(log_BK).sum(axis=1)), LEAST)
+    values = {"classes": rows.classes_BK, "logits": np.maximum(below_BK, LEAST), "tail": odds_B[:, None]}
+    columns = codec.columns(codec.settings.num_classes)
+    return {column.name: values[column.name].astype(column.dtype) for column in columns}
+
+
+def even_rows(count: int, codec: TopK) -> TopRows:
+    """Rows of which nothing is known, or to be known."""
+    K, C = codec.settings.head_size, codec.settings.num_classes
+    return TopRows(
+        classes_BK=np.tile(np.arange(K), (count, 1)),
+        log_probs_BK=np.full((count, K), -np.log(C)),
+        tail_log_B=np.full(count, np.log(max(1, C - K) / C)),
+    )
 
 
 def _check_classes(classes_BK: NDArray[Any], num_classes: int, place: Callable[[int], str]) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from softcask.pipeline.exchange.importers.base import Source, digests, existing
-from softcask.pipeline.exchange.importers.sparse import TopRows, spread
+from softcask.pipeline.exchange.importers.sparse import TopRows, checked
 from softcask.storage_schemas.errors import ExchangeError
 
 NAME = "tinyvit"
@@ -72,7 +72,7 @@ class TinyVitLogits:
         """The format has none."""
         return None
 
-    def logits(self, positions_B: NDArray[np.int64]) -> NDArray[np.float32]:
+    def read(self, positions_B: NDArray[np.int64]) -> TopRows:
         """See `ForeignLogits`."""
         records_B = np.empty(len(positions_B), dtype=_record(self.top_k))
         file_B, record_B = self.file_N[positions_B], self.record_N[positions_B]
@@ -83,7 +83,7 @@ class TinyVitLogits:
         with np.errstate(invalid="ignore", divide="ignore"):
             log_BK = np.log(np.where(probabilities_BK == 0, LEAST_PROBABILITY, probabilities_BK))
         names = [name for name in self.files if name.endswith(_VALUES)]
-        return spread(
+        return checked(
             TopRows(classes_BK=records_B["classes"].astype(np.int64), log_probs_BK=log_BK),
             self.num_classes,
             lambda row: f"{names[file_B[row]]}: record {record_B[row]} (key {self.ids[positions_B[row]]})",

@@ -39,7 +39,7 @@ def test_a_npz_holds_logits_ids_and_labels(tmp_path: Path) -> None:
     found = open_arrays(Source(path=path, ids=path, labels=path))
     assert found.sample_ids().to_pylist() == list("abcde")
     np.testing.assert_array_equal(found.labels(), [0, 1, 2, -1, 0])
-    np.testing.assert_array_equal(found.logits(np.array([3, 0])), logits[[3, 0]].astype(np.float32))
+    np.testing.assert_array_equal(found.read(np.array([3, 0])), logits[[3, 0]].astype(np.float32))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
@@ -49,7 +49,7 @@ def test_a_value_that_is_no_logit_is_named_by_its_row(value: float, tmp_path: Pa
     np.save(tmp_path / "a.npy", logits)
     found = open_arrays(Source(path=tmp_path / "a.npy"))
     with pytest.raises(ExchangeError, match=r"a\.npy: row 2 holds NaN, infinity or"):
-        found.logits(np.array([3, 2]))
+        found.read(np.array([3, 2]))
 
 
 @pytest.mark.parametrize("array", [np.zeros((4, 3), np.int32), np.zeros((4, 3, 2)), np.zeros((4, 1))])

@@ -99,14 +99,15 @@ def test_a_position_that_no_writer_gives_is_named_with_its_file_and_row(
 ) -> None:
     found = open_distillkit(write(tmp_path / "captured", [[GOOD], [GOOD, bad]]))
     with pytest.raises(ExchangeError, match=rf"data_0\.parquet: row 1, position 1 {message}"):
-        found.logits(np.arange(3))
+        found.read(np.arange(3))
 
 
 def test_an_approximation_that_sums_to_a_little_more_than_one_is_scaled_to_one(tmp_path: Path) -> None:
     values = np.log([0.6, 0.3, 0.2])
     found = open_distillkit(write(tmp_path / "captured", [[([3, 99, 0], values.tolist())]]))
-    (row,) = found.logits(np.array([0])).astype(np.float64)
-    np.testing.assert_allclose(np.exp(row[[3, 99, 0]]), np.array([0.6, 0.3, 0.2]) / 1.1, rtol=1e-5)
+    rows = found.read(np.array([0]))
+    np.testing.assert_array_equal(rows.classes_BK, [[0, 3, 99]])
+    np.testing.assert_allclose(np.exp(rows.log_probs_BK), [np.array([0.2, 0.6, 0.3]) / 1.1], rtol=1e-6)
 
 
 def test_sequences_without_positions_have_no_rows(tmp_path: Path) -> None:
@@ -117,13 +118,13 @@ def test_sequences_without_positions_have_no_rows(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), source.path / "data_0.parquet")
     found = open_distillkit(source)
     assert found.sample_ids().to_pylist() == ["data_0-000001-00000", "data_0-000002-00000"]
-    assert found.logits(np.array([1, 0])).shape == (2, 100)
+    assert found.read(np.array([1, 0])).classes_BK.tolist() == [[0, 3, 99]] * 2
 
 
 def test_settings_that_do_not_go_with_the_bytes_are_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "captured", [[GOOD]], exact_dtype="float16")
     with pytest.raises(ExchangeError, match="compressed_logprobs: 12 bytes at a position, expected 6"):
-        open_distillkit(source).logits(np.array([0]))
+        open_distillkit(source).read(np.array([0]))
     with pytest.raises(ExchangeError, match="d = 100 classes, expected 99"):
         open_distillkit(replace(source, classes=99))
     for text, message in {

@@ -68,7 +68,7 @@ def write(path: Path, **columns: Any) -> Source:
 
 def test_probabilities_may_stand_in_place_of_their_logarithms(tmp_path: Path) -> None:
     classes, probabilities = rows(5)
-    plain = open_parquet(write(tmp_path / "a.parquet")).logits(np.arange(5))
+    plain = open_parquet(write(tmp_path / "a.parquet")).read(np.arange(5)).log_probs_BK
     changed = {
         "indices": None,
         "logprobs": None,
@@ -76,17 +76,17 @@ def test_probabilities_may_stand_in_place_of_their_logarithms(tmp_path: Path) ->
         "probabilities": list(probabilities),
     }
     other = open_parquet(write(tmp_path / "b.parquet", **changed))
-    np.testing.assert_allclose(other.logits(np.arange(5)), plain, rtol=1e-6)
+    np.testing.assert_allclose(other.read(np.arange(5)).log_probs_BK, plain)
 
 
 def test_a_tail_that_is_given_is_taken_if_it_is_what_is_missing_to_one(tmp_path: Path) -> None:
     _, probabilities = rows(5)
     tail = np.log(1 - probabilities.sum(axis=1))
-    found = open_parquet(write(tmp_path / "a.parquet", tail_logprob=tail)).logits(np.arange(5))
-    np.testing.assert_allclose(np.exp(found.astype(np.float64)).sum(axis=1), 1, atol=1e-6)
+    found = open_parquet(write(tmp_path / "a.parquet", tail_logprob=tail)).read(np.arange(5))
+    np.testing.assert_allclose(found.tail_log_B, tail)
     wrong = write(tmp_path / "b.parquet", tail_logprob=tail - 1)
     with pytest.raises(ExchangeError, match=r"row 0 \(a\) has 0\.\d+ outside its classes, where 0\.\d+"):
-        open_parquet(wrong).logits(np.arange(5))
+        open_parquet(wrong).read(np.arange(5))
 
 
 def test_labels_come_along(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_table_that_is_not_of_this_kind_is_refused(
 def test_a_row_that_makes_no_sense_is_named(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
     found = open_parquet(write(tmp_path / "a.parquet", **changed))
     with pytest.raises(ExchangeError, match=message):
-        found.logits(np.arange(5))
+        found.read(np.arange(5))
 
 
 def test_what_was_exported_at_another_temperature_is_refused(tmp_path: Path) -> None:

@@ -69,17 +69,18 @@ def test_rank_2_comes_before_rank_10_and_a_key_that_two_ranks_have_counts_once(t
     found = open_tinyvit(Source(path=epoch(tmp_path), classes=CLASSES))
     assert found.sample_ids().to_pylist() == ["x", "y", "b", "a", "c"]
     assert found.twice == 1
-    values = np.take_along_axis(found.logits(np.array([3, 4])), classes[[3, 4]], axis=1)
-    np.testing.assert_allclose(values, np.log(probabilities[[3, 4]].astype(np.float64)), atol=1e-6)
+    rows = found.read(np.array([3, 4]))
+    np.testing.assert_array_equal(rows.classes_BK, np.sort(classes[[3, 4]], axis=1))
+    largest = np.log(probabilities[[3, 4], 0].astype(np.float64))
+    np.testing.assert_allclose(rows.log_probs_BK.max(axis=1), largest)
 
 
 def test_what_float16_rounds_to_zero_is_read_as_half_its_least_number(tmp_path: Path) -> None:
     probabilities = np.array([[1, 2.0**-24, 0, 0, 0, 0]], dtype=np.float16)
     write_rank(epoch(tmp_path), 0, ["a"], np.arange(TOP)[None], probabilities)
-    (row,) = open_tinyvit(Source(path=epoch(tmp_path), classes=CLASSES)).logits(np.array([0]))
-    np.testing.assert_allclose(row[:TOP], np.log([1, 2.0**-24, *[2.0**-25] * 4]), rtol=1e-6)
-    assert np.isfinite(row).all()
-    assert (row[TOP:] < row[2]).all()
+    rows = open_tinyvit(Source(path=epoch(tmp_path), classes=CLASSES)).read(np.array([0]))
+    np.testing.assert_allclose(rows.log_probs_BK[0], np.log([1, 2.0**-24, *[2.0**-25] * 4]))
+    np.testing.assert_allclose(rows.tail_log_B, np.log(2.0**-24))
 
 
 def test_the_number_of_classes_a_row_may_be_told_where_the_folder_does_not_say_it(tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_a_row_that_no_writer_gives_is_named_with_its_file(
     write_rank(epoch(tmp_path), 0, list("abcde"), classes, probabilities)
     found = open_tinyvit(Source(path=epoch(tmp_path), classes=100))
     with pytest.raises(ExchangeError, match=rf"rank0-values\.bin: {message}"):
-        found.logits(np.arange(5))
+        found.read(np.arange(5))
 
 
 def test_files_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
