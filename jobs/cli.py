@@ -23,6 +23,7 @@ from softcask.jobs import (
     gc,
     import_,
     inspect,
+    migrate,
     plan,
     precompute,
     reencode,
@@ -73,6 +74,7 @@ app.command(epilog=diff.EXAMPLES)(diff.diff)
 app.command(epilog=repair.EXAMPLES)(repair.repair)
 app.command(epilog=drop.EXAMPLES)(drop.drop)
 app.command(epilog=gc.EXAMPLES)(gc.gc)
+app.command(epilog=migrate.EXAMPLES)(migrate.migrate)
 app.command(epilog=export.EXAMPLES)(export.export)
 app.command("import", epilog=import_.EXAMPLES)(import_.import_)
 app.command(epilog=reencode.EXAMPLES)(reencode.reencode)

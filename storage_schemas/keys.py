@@ -182,6 +182,22 @@ def owner(key: str) -> tuple[str | None, str | None]:
     return None, None
 
 
+def is_document(key: str) -> bool:
+    """Whether it is the key of a manifest of softcask's (and not of Zarr's metadata, or of nobody's)."""
+    match key.split("/"):
+        case ["softcask.json"] | ["catalog", "newest.json"] | ["catalog", _, "generation.json"]:
+            return True
+        case ["transfer_set", _, "segment.json"] | ["teachers", _, "teacher.json"]:
+            return True
+        case ["runs", _, "run.json"]:
+            return True
+        case ["runs", "sources", name]:
+            return name.endswith(".json")
+        case ["teachers", _, "commits", receipt]:
+            return receipt.endswith(".json") and is_unit(receipt.removesuffix(".json"))
+    return False
+
+
 def checked_key(key: str) -> str:
     """`key` itself if it stays inside the store; for keys that were read from a store.
 

@@ -94,6 +94,23 @@ class Manifest(Part):
             ) from error
 
 
+def format_version_of(data: bytes, key: str) -> int:
+    """Format version of any document, its checksum verified and its fields left alone.
+
+    Raises:
+        FormatTooNew: It is newer than this softcask knows.
+        CorruptObject: Not JSON, its checksum is wrong, or it has no version.
+    """
+    body = _parse(data, key)
+    if (match := _CHECKSUM.search(data)) is not None:
+        _check_sum(data, match, key)
+    _check_version(body, key)
+    version = body.get("format_version")
+    if match is None or not isinstance(version, int):
+        raise CorruptObject(f"{key} has no format version or no checksum; it was cut short or edited")
+    return version
+
+
 def _unknown_fields(error: ValidationError) -> list[str]:
     """Fields that no model has, if that is all that is wrong."""
     found = error.errors()

@@ -22,7 +22,19 @@ from softcask.jobs import cli
 
 Softcask = Callable[..., Result]
 SCRIPT = str(Path(sys.executable).with_name("softcask"))
-COMMANDS = ("plan", "precompute", "verify", "inspect", "diff", "repair", "drop", "gc", "train", "submit")
+COMMANDS = (
+    "plan",
+    "precompute",
+    "verify",
+    "inspect",
+    "diff",
+    "repair",
+    "drop",
+    "gc",
+    "migrate",
+    "train",
+    "submit",
+)
 
 
 def test_the_help_names_every_command(softcask: Softcask) -> None:

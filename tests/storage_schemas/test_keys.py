@@ -99,3 +99,54 @@ def test_what_is_not_a_units_name_is_refused(unit: str) -> None:
     for refuse in (keys.parse_unit, lambda unit: keys.commit("teacher", unit)):
         with pytest.raises(StoreError, match="not the name of a unit"):
             refuse(unit)
+
+
+@pytest.mark.parametrize(
+    ("key", "teacher", "segment"),
+    [
+        (keys.ROOT, None, None),
+        (keys.generation(3), None, None),
+        (keys.segment_manifest("s0001"), None, "s0001"),
+        (keys.segment_rows("s0001"), None, "s0001"),
+        (keys.source_facts("s0001"), None, "s0001"),
+        (keys.teacher_manifest("alpha"), "alpha", None),
+        (keys.codec_array("alpha", "basis", "0badcafe"), "alpha", None),
+        (keys.commit("alpha", "s0001-v0000-00000002"), "alpha", "s0001"),
+        ("teachers/alpha/commits/notes.json", "alpha", None),
+        (keys.logits_part("alpha", "s0001", 0, 2), "alpha", "s0001"),
+        (keys.stats_part("alpha", "s0001", 0, 2), "alpha", "s0001"),
+        ("teachers/alpha/logits/s0001/v0000/logits/c/2/0", "alpha", "s0001"),
+    ],
+)
+def test_an_object_is_of_its_teacher_and_of_its_segment(
+    key: str, teacher: str | None, segment: str | None
+) -> None:
+    assert keys.owner(key) == (teacher, segment)
+
+
+def test_documents_are_told_from_all_else() -> None:
+    documents = [
+        keys.ROOT,
+        keys.CATALOG_POINTER,
+        keys.generation(3),
+        keys.segment_manifest("s0001"),
+        keys.source_facts("s0001"),
+        keys.run_record("20260101T000000-000000"),
+        keys.teacher_manifest("alpha"),
+        keys.commit("alpha", "s0001-v0000-00000002"),
+    ]
+    others = [
+        keys.segment_rows("s0001"),
+        keys.probe("alpha"),
+        f"{keys.logits_group('alpha', 's0001', 0)}/zarr.json",
+        "teachers/alpha/commits/notes.json",
+        "notes.json",
+    ]
+    assert [keys.is_document(key) for key in (*documents, *others)] == [True] * 8 + [False] * 5
+
+
+def test_a_segments_number_is_read_from_its_name() -> None:
+    assert keys.segment_number(keys.segment_name(12)) == 12
+    for name in ("s12", "t0001", "s0001-v0000", "s000x", "s000000001"):
+        with pytest.raises(StoreError, match="name of a segment"):
+            keys.segment_number(name)
