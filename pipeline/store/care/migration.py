@@ -1,7 +1,7 @@
 """Bring a store that an older softcask made up to what one made now looks like.
 
-There is one format so far: fields that were added since are left out of documents that say nothing by them, so
-an older store opens as it is, and no document needs to be written anew. What ages is the catalog, which
+There is one format so far: fields that were added since are left out of documents that say nothing by them,
+so an older store opens as it is, and no document needs to be written anew. What ages is the catalog, which
 inherits a table from every time it was sealed; one table in their place opens as fast as a new store's.
 """
 

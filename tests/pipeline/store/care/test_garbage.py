@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.s3_server import S3
 from tests.scaled_codec import add_scaled_teacher
 from tests.stores import Killed, MadeStore, Mortal, all_objects, mortal, sealed_store
 
@@ -274,6 +275,20 @@ def test_a_store_in_memory_is_collected_as_one_on_a_disk() -> None:
     collect(made.objects, plan_gc(made.objects, older_than=NONE))
     assert not any(key.startswith("teachers/alpha/") for key in all_objects(made.objects))
     assert verify(made.objects.uri).problems == ()
+
+
+def test_a_store_on_s3_is_collected_by_the_servers_clock(s3: S3) -> None:
+    made = sealed_store(s3.uri)
+    dropped(made, teachers=["alpha"])
+    now = datetime.now(UTC)
+    assert plan_gc(made.objects, older_than=WEEK, now=now + timedelta(days=6)).take == ()
+    plan = plan_gc(made.objects, older_than=WEEK, now=now + timedelta(days=8))
+    assert set(found(plan).values()) == {"dropped", "superseded"}
+    assert collect(made.objects, plan) == len(plan.take)
+    assert not any(key.startswith("teachers/alpha/") for key in made.objects.all_keys())
+    assert refuse_dropped(made.objects, ["alpha"]).teachers == ()
+    assert verify(made.objects.uri).problems == ()
+    assert open_store(made.objects.uri).logits("beta", np.arange(19)).shape == (19, 3)
 
 
 @pytest.mark.parametrize(
