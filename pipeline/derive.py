@@ -16,12 +16,11 @@ from softcask.pipeline.codec_choice.request import CodecRequest
 from softcask.pipeline.codec_choice.trials import run_trials
 from softcask.pipeline.codec_choice.worker import split
 from softcask.pipeline.entries import Filled, LogitsOf, encoding, entry_manifest, fill_entry
-from softcask.pipeline.store.codecs import load_codec
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.reader import Store, open_store
 from softcask.pipeline.targets.soft_targets import normalised
 from softcask.storage_schemas import keys
-from softcask.storage_schemas.codecs.base import Codec, check_keeps_logits
+from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.codecs.registry import codec_named
 from softcask.storage_schemas.codecs.topk import Settings, TopK
 from softcask.storage_schemas.errors import ExchangeError, IncompleteStore, UnknownKind
@@ -96,7 +95,7 @@ def reencode(
         store,
         [teacher],
         into,
-        lambda rows_B: store.logits(teacher, rows_B),
+        lambda rows_B: _logits(store, teacher, rows_B),
         request,
         operation="reencode",
         parameters={},
@@ -146,7 +145,9 @@ def combine(
         store,
         teachers,
         into,
-        lambda rows_B: COMBINE[rule](np.stack([store.logits(name, rows_B) for name in teachers]), weights_M),
+        lambda rows_B: COMBINE[rule](
+            np.stack([_logits(store, name, rows_B) for name in teachers]), weights_M
+        ),
         request,
         operation="combine",
         parameters={"rule": rule, "weights": weights_M.tolist()},
@@ -163,7 +164,11 @@ def _check_sources(store: Store, teachers: Sequence[str], into: str, allow_lossy
         raise ExchangeError(f"a teacher is named twice in {', '.join(teachers)}; give it a larger weight")
     for name in teachers:
         manifest = store.teacher(name)
-        check_keeps_logits(load_codec(store.objects, manifest), f"teacher {name!r} in {store.uri}")
+        if not store.codec(name).keeps_logits:
+            raise ExchangeError(
+                f"teacher {name!r} is kept with {manifest.codec.name}, which holds at one temperature at a "
+                "time: nothing can be made of it that holds at others. Label it anew with another codec"
+            )
         if manifest.codec.name not in DENSE and not allow_lossy:
             raise ExchangeError(
                 f"teacher {name!r} is kept with {manifest.codec.name}, and what it lost would be lost again: "
@@ -217,6 +222,13 @@ def _derive(
         )
     encode = encoding(objects, wanted, logits_of)
     return fill_entry(store, wanted, encode, objects=objects, progress=progress)
+
+
+def _logits(store: Store, teacher: str, rows_B: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Raw logits; of a codec that keeps no row's constant, those whose largest is 0: as good at any T."""
+    if store.codec(teacher).keeps_row_max:
+        return store.logits(teacher, rows_B)
+    return store.logits_at(teacher, rows_B, 1.0)
 
 
 def _source(teacher: TeacherManifest) -> dict[str, Any]:
