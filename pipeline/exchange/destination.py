@@ -18,11 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import google_crc32c
 from fsspec.implementations.local import LocalFileSystem
 
-from softcask.storage_schemas.errors import ExchangeError, SoftcaskError, StoreAccess
+from softcask.pipeline.store.answers import redacted
+from softcask.pipeline.store.explained import explained
+from softcask.pipeline.store.filesystems import open_filesystem
+from softcask.pipeline.store.retries import Retries
+from softcask.storage_schemas.errors import ExchangeError
 
 MANIFEST = "_export.manifest"
 """Passed over by all that read a folder: pyarrow and Spark go by its first letter, others by its ending."""
@@ -64,6 +67,7 @@ class Destination:
     files: list[WrittenFile] = field(default_factory=list)
     _fs: Any = None
     _path: str = ""
+    _retries: Retries = field(default_factory=Retries)
 
     def next_file(self) -> Path:
         """Where to write the next file."""
@@ -75,8 +79,8 @@ class Destination:
         written = WrittenFile(name=file.name, rows=rows, bytes=file.stat().st_size, crc32c=_checksum(file))
         if not _is_local(self._fs):
             target = self._path if self.single else f"{self._path}/{file.name}"
-            with _explained(self.uri):
-                self._fs.put_file(str(file), target)
+            with _explained(self.uri, self._fs):
+                self._retries.run(lambda: self._fs.put_file(str(file), target))
             file.unlink()
         self.files.append(written)
 
@@ -94,34 +98,37 @@ def writing(uri: str, *, facts: dict[str, Any], overwrite: bool = False) -> Iter
         ExchangeError: Something stands there already.
         StoreAccess: The place cannot be written to.
     """
-    with _explained(uri):
-        fs, path = fsspec.core.url_to_fs(uri)
-        taken = fs.exists(path) and not (fs.isdir(path) and not fs.ls(path, detail=False))
+    fs, path = open_filesystem(uri)
+    retries = Retries()
+    with _explained(uri, fs):
+        taken = retries.run(
+            lambda: fs.exists(path) and not (fs.isdir(path) and not fs.ls(path, detail=False))
+        )
     if taken and not overwrite:
         raise ExchangeError(f"{uri} stands already; name another place, or replace it with --overwrite")
-    path, single = path.rstrip("/"), path.endswith(".parquet")
+    single = path.endswith(".parquet")
     if taken and single == fs.isdir(path):
         raise ExchangeError(
             f"{uri} is a {'folder' if single else 'file'}, where a {'file' if single else 'folder'} is to be "
             "written: a name in .parquet makes one file, any other a folder; name another place"
         )
     if taken and not single and not _is_local(fs):
-        with _explained(uri), contextlib.suppress(FileNotFoundError):
+        with _explained(uri, fs), contextlib.suppress(FileNotFoundError):
             fs.rm_file(f"{path}/{MANIFEST}")  # what is half replaced is whole no more
     with _staging(fs, path) as staging:
-        to = Destination(uri=uri, single=single, staging=staging, _fs=fs, _path=path)
+        to = Destination(uri=uri, single=single, staging=staging, _fs=fs, _path=path, _retries=retries)
         try:
             yield to
         except BaseException:
             _take_back(to)
             raise
-        with _explained(uri):
-            _place(to, facts)
+        with _explained(uri, fs):
+            retries.run(lambda: _place(to, facts))
 
 
 @contextlib.contextmanager
 def _staging(fs: Any, path: str) -> Iterator[Path]:
-    with _explained(path):
+    with _explained(path, fs):
         if _is_local(fs):
             staging = Path(path).with_name(f".tmp-{Path(path).name}-{secrets.token_hex(8)}")
             staging.mkdir(parents=True)
@@ -197,10 +204,6 @@ def _sync(file: Path) -> None:
 
 
 @contextlib.contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    try:
+def _explained(uri: str, fs: Any) -> Iterator[None]:
+    with explained("write", redacted(uri), local=_is_local(fs)):
         yield
-    except SoftcaskError:
-        raise
-    except Exception as error:  # drivers raise what they like: botocore's NoCredentialsError is no OSError
-        raise StoreAccess(f"could not write {uri}: {type(error).__name__}: {error}") from error
