@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -30,6 +31,7 @@ from softcask.storage_schemas.errors import ExchangeError
 MANIFEST = "_export.manifest"
 """Passed over by all that read a folder: pyarrow and Spark go by its first letter, others by its ending."""
 
+_PART = re.compile(r"part-\d{5,}\.parquet")
 _CHUNK = 1 << 20
 
 
@@ -112,6 +114,8 @@ def writing(uri: str, *, facts: dict[str, Any], overwrite: bool = False) -> Iter
             f"{uri} is a {'folder' if single else 'file'}, where a {'file' if single else 'folder'} is to be "
             "written: a name in .parquet makes one file, any other a folder; name another place"
         )
+    if taken and not single:
+        _refuse_foreign(uri, fs, path)
     if taken and not single and not _is_local(fs):
         with _explained(uri, fs), contextlib.suppress(FileNotFoundError):
             fs.rm_file(f"{path}/{MANIFEST}")  # what is half replaced is whole no more
@@ -124,6 +128,17 @@ def writing(uri: str, *, facts: dict[str, Any], overwrite: bool = False) -> Iter
             raise
         with _explained(uri, fs):
             retries.run(lambda: _place(to, facts))
+
+
+def _refuse_foreign(uri: str, fs: Any, path: str) -> None:
+    """A folder is replaced only if nothing but an export lies in it."""
+    with _explained(uri, fs):
+        names = [str(found).rstrip("/").rsplit("/", 1)[-1] for found in fs.ls(path, detail=False)]
+    if others := sorted(name for name in names if name != MANIFEST and not _PART.fullmatch(name)):
+        raise ExchangeError(
+            f"{uri} holds {others[0]!r}{f' and {len(others) - 1} more' if others[1:] else ''}, which no "
+            "export made, and would be lost; name another place"
+        )
 
 
 @contextlib.contextmanager
@@ -170,7 +185,7 @@ def _remove_others(to: Destination) -> None:
     names = {*(file.name for file in to.files), MANIFEST}
     for path in to._fs.ls(to._path, detail=False, refresh=True):
         name = str(path).rsplit("/", 1)[-1]
-        if name.startswith("part-") and name.endswith(".parquet") and name not in names:
+        if _PART.fullmatch(name) and name not in names:
             to._fs.rm_file(path)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -36,6 +37,7 @@ from softcask.storage_schemas.manifest import RootManifest, TeacherManifest
 UNKNOWN_INPUT = "unknown"
 """`input_dtype` of a segment whose rows were never seen."""
 
+DENSE = ("dense16", "dense8")
 _SHOWN = 3
 _BATCH_ROWS = 4096
 
@@ -84,9 +86,9 @@ def import_logits(
     names = tuple(class_names or standing or map(str, range(foreign.num_classes)))
     kept = _codec(foreign, codec)
     facts = foreign.describe()
-    _prepare(objects, foreign, names, facts, kept, unit_rows)
+    _prepare(objects, foreign, source.path, names, facts, kept, unit_rows)
     store = open_store(uri, allow_partial=True)
-    positions_N = _matched(store, foreign.sample_ids(), source, ignore_extra)
+    positions_N = _matched(store, foreign, source, ignore_extra)
     wanted = entry_manifest(
         objects,
         name,
@@ -130,7 +132,13 @@ def _class_names(objects: StoreObjects) -> tuple[str, ...] | None:
 
 def _codec(foreign: ForeignLogits, name: str) -> Codec:
     if foreign.top_k is None:
-        return codec_named(name)()
+        made = codec_named(name)
+        if name not in DENSE:
+            raise ExchangeError(
+                f"logits of all classes are kept with {' or '.join(DENSE)} when they are imported, not with "
+                f"{name}: do that with `softcask reencode` after"
+            )
+        return made()
     settings = Settings(num_classes=foreign.num_classes, head_size=foreign.top_k, temperatures=(1.0,))
     return TopK(settings=settings)
 
@@ -138,6 +146,7 @@ def _codec(foreign: ForeignLogits, name: str) -> Codec:
 def _prepare(
     objects: StoreObjects,
     foreign: ForeignLogits,
+    path: Path,
     class_names: tuple[str, ...],
     facts: dict[str, object],
     codec: Codec,
@@ -149,7 +158,7 @@ def _prepare(
             f"{objects.uri} has {len(class_names)} classes, the logits have {foreign.num_classes}; they are "
             "about something else"
         )
-    table = None if read_contents(objects).segments else _rows(foreign)
+    table = None if read_contents(objects).segments else _rows(foreign, path)
     prepare_root(objects, class_names)  # rows that cannot be used have left no trace
     if table is None:
         return
@@ -169,17 +178,16 @@ def _prepare(
     )
 
 
-def _rows(foreign: ForeignLogits) -> pa.Table:
+def _rows(foreign: ForeignLogits, path: Path) -> pa.Table:
     """The source's rows as a segment's: without content hashes, for nobody has seen the inputs."""
     ids, labels_N = foreign.sample_ids(), foreign.labels()
     if not len(ids):
-        raise ExchangeError("no rows; expected at least one")
-    if (repeated := len(ids) - pc.count_distinct(ids).as_py()) > 0:
-        raise ExchangeError(f"{repeated} sample ids repeat; expected each once")
+        raise ExchangeError(f"{path}: no rows; expected at least one")
+    _refuse_repeated(ids, path)
     if labels_N is not None and ((labels_N < -1) | (labels_N >= foreign.num_classes)).any():
         raise ExchangeError(
-            f"labels from {labels_N.min()} to {labels_N.max()}, expected 0 to {foreign.num_classes - 1}, or "
-            "-1 for none"
+            f"{path}: labels from {labels_N.min()} to {labels_N.max()}, expected 0 to "
+            f"{foreign.num_classes - 1}, or -1 for none"
         )
     labels = pa.nulls(len(ids), pa.int32())
     if labels_N is not None:
@@ -193,10 +201,15 @@ def _rows(foreign: ForeignLogits) -> pa.Table:
     return pa.table(columns, schema=tables.ROWS)
 
 
-def _matched(store: Store, ids: pa.Array, source: Source, ignore_extra: bool) -> NDArray[np.int64]:
-    """Position `[N]` in the source of each of the store's rows."""
+def _refuse_repeated(ids: pa.Array, path: Path) -> None:
     if (repeated := len(ids) - pc.count_distinct(ids).as_py()) > 0:
-        raise ExchangeError(f"{source.path}: {repeated} sample ids repeat; expected each once")
+        raise ExchangeError(f"{path}: {repeated} sample ids repeat; expected each once")
+
+
+def _matched(store: Store, foreign: ForeignLogits, source: Source, ignore_extra: bool) -> NDArray[np.int64]:
+    """Position `[N]` in the source of each of the store's rows."""
+    ids = foreign.sample_ids()
+    _refuse_repeated(ids, source.path)
     wanted = pa.array(store.rows.sample_ids, pa.string())
     positions = pc.index_in(wanted, value_set=ids)
     missing, extra = positions.null_count, len(ids) - (len(wanted) - positions.null_count)
@@ -213,4 +226,22 @@ def _matched(store: Store, ids: pa.Array, source: Source, ignore_extra: bool) ->
             "--ignore-extra, or import into a store of its own"
         )
     positions_N: NDArray[np.int64] = positions.to_numpy().astype(np.int64)
+    _refuse_other_labels(store, foreign, positions_N, source.path)
     return positions_N
+
+
+def _refuse_other_labels(
+    store: Store, foreign: ForeignLogits, positions_N: NDArray[np.int64], path: Path
+) -> None:
+    """Ids that mean other rows are told by their labels, where both sides have some."""
+    if (labels := foreign.labels()) is None:
+        return
+    mine_N, theirs_N = store.rows.labels, labels[positions_N]
+    differ = np.flatnonzero((mine_N >= 0) & (theirs_N >= 0) & (mine_N != theirs_N))
+    if differ.size:
+        row = int(differ[0])
+        raise MisalignedRows(
+            f"{path} has other labels than {store.uri} for {differ.size} rows, the first "
+            f"{store.rows.sample_ids[row]!r}: found {theirs_N[row]}, expected {mine_N[row]}. The ids name "
+            "other rows, or the classes have another order"
+        )

@@ -165,6 +165,14 @@ def test_what_stands_is_replaced_only_when_told(made: MadeStore, tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cask", "out", "out.parquet"]
 
 
+def test_a_folder_with_anything_else_in_it_is_never_replaced(made: MadeStore, tmp_path: Path) -> None:
+    export(targets_of(made), str(tmp_path / "out"))
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    with pytest.raises(ExchangeError, match=r"holds 'thesis\.tex', which no export made"):
+        export(targets_of(made), str(tmp_path / "out"), overwrite=True)
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "mine"
+
+
 def test_a_folder_is_not_replaced_by_a_file(made: MadeStore, tmp_path: Path) -> None:
     (tmp_path / "out.parquet" / "mine").mkdir(parents=True)
     with pytest.raises(ExchangeError, match="is a folder, where a file is to be written"):

@@ -144,6 +144,29 @@ def test_rows_that_either_side_lacks_are_refused(tmp_path: Path, uri: str) -> No
     assert import_logits("parquet", many, uri, name="other", ignore_extra=True).rows == 19
 
 
+def test_labels_that_differ_tell_that_ids_name_other_rows(tmp_path: Path, uri: str) -> None:
+    made = sealed_store(uri)
+    labels = made.segments["s0000"][1]["label"].fill_null(-1).to_numpy().copy()
+    np.save(tmp_path / "z.npy", np.zeros((20, 3), np.float32))
+    np.save(tmp_path / "ids.npy", np.array([f"id-{row:03d}" for row in range(20)]))
+    source = Source(path=tmp_path / "z.npy", ids=tmp_path / "ids.npy", labels=tmp_path / "labels.npy")
+    labels[4] += 1
+    np.save(tmp_path / "labels.npy", labels)
+    with pytest.raises(MisalignedRows, match="for 1 rows, the first 'id-004': found 1, expected 0"):
+        import_logits("npy", source, uri, name="z", ignore_extra=True)  # row 5 is quarantined there
+    labels[4] -= 1
+    np.save(tmp_path / "labels.npy", labels)
+    assert import_logits("npy", source, uri, name="z", ignore_extra=True).rows == 19
+
+
+def test_a_codec_that_needs_more_than_a_name_is_left_to_reencode(tmp_path: Path, uri: str) -> None:
+    np.save(tmp_path / "z.npy", np.zeros((4, 3), np.float32))
+    for codec, error in {"lowrank": ExchangeError, "topk": ExchangeError, "zip": UnknownKind}.items():
+        with pytest.raises(error, match="softcask reencode|unknown codec 'zip'"):
+            import_logits("npy", Source(path=tmp_path / "z.npy"), uri, name="z", codec=codec)
+    assert not Path(uri).exists()
+
+
 def test_rows_that_were_dropped_need_no_logits(tmp_path: Path, uri: str) -> None:
     made = sealed_store(uri)
     drop(made.objects, plan_drop(made.objects, sample_ids=["id-000"]))

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from tests.pipeline.exchange.importers.contract import ImporterContract, Written
 
 from softcask.pipeline.exchange.importers.base import Opener, Source
-from softcask.pipeline.exchange.importers.distillkit import Packing, open_distillkit
+from softcask.pipeline.exchange.importers.distillkit import open_distillkit
+from softcask.pipeline.exchange.importers.distillkit_packing import Packing
 from softcask.storage_schemas.errors import ExchangeError
 
 MADE = Path(__file__).parents[3] / "data" / "distillkit"
