@@ -7,12 +7,14 @@ position becomes a row of the store, `data_0-000012-00034`: file, row and positi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from softcask.pipeline.exchange.importers.base import Source, digests, existing
@@ -89,9 +91,10 @@ class DistillKitLogits:
             sequence = int(sequence_B[row])
             return f"{self.sequences.place(sequence)}, position {positions_B[row] - self.firsts[sequence]}"
 
-        whole = self.sequences.place(int(sequences[0]))
-        packed = _matrix(table[_VALUES], self.packing.value_bytes, f"{whole} and on: {_VALUES}")[within_B]
-        indices = _matrix(table[_INDICES], self.packing.index_bytes, f"{whole} and on: {_INDICES}")[within_B]
+        packed, indices = (
+            _matrix(table[name], width, name, lambda row: self.sequences.place(int(sequences[row])))[within_B]
+            for name, width in ((_VALUES, self.packing.value_bytes), (_INDICES, self.packing.index_bytes))
+        )
         # Not the order of what was packed: its approximation may rise here and there.
         rows = TopRows(classes_BK=self.packing.classes(indices), log_probs_BK=self._scaled(packed))
         return checked(rows, self.num_classes, place, slack=SLACK, monotone=False)
@@ -171,15 +174,20 @@ def _lengths(column: pa.ChunkedArray, what: str) -> NDArray[np.int64]:
     return lengths
 
 
-def _matrix(column: pa.ChunkedArray, width: int, what: str) -> NDArray[np.uint8]:
-    """All positions' bytes `[N, width]`."""
+def _matrix(column: pa.ChunkedArray, width: int, name: str, place: Callable[[int], str]) -> NDArray[np.uint8]:
+    """All positions' bytes `[N, width]`; `place` tells file and row of the n-th sequence."""
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    lengths, flat = lists_of(pa.chunked_array([array.flatten()]), what)
+    ends = np.cumsum(pc.list_value_length(array).to_numpy(zero_copy_only=False))
+
+    def of_position(position: int) -> str:
+        return place(int(np.searchsorted(ends, position, side="right")))
+
+    lengths, flat = lists_of(pa.chunked_array([array.flatten()]), name, of_position)
     for position in np.flatnonzero(lengths != width)[:1].tolist():
         raise ExchangeError(
-            f"{what}: {lengths[position]} bytes at a position, expected {width}; were these packed otherwise "
-            "than the settings say?"
+            f"{of_position(position)} has {lengths[position]} bytes of {name} at a position, expected "
+            f"{width}; were these packed otherwise than the settings say?"
         )
     if flat.dtype.kind not in "iu" or (len(flat) and (flat.min() < 0 or flat.max() > 255)):
-        raise ExchangeError(f"{what}: {flat.dtype}, expected bytes")
+        raise ExchangeError(f"{place(0)} has {flat.dtype} as {name}, expected bytes")
     return flat.astype(np.uint8).reshape(len(lengths), width)

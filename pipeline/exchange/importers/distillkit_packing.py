@@ -71,7 +71,14 @@ class Packing(Options):
         return _unpacked(packed_NB, self.index_bits, self.k)
 
     def log_probs(self, packed_NB: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Log-probabilities `[N, k]` of packed bytes `[N, value_bytes]`; computed in float32, as there."""
+        """Log-probabilities `[N, k]` of packed bytes `[N, value_bytes]`; computed in float32, as there.
+
+        What overflows is infinite or NaN, and who checks the rows finds it.
+        """
+        with np.errstate(all="ignore"):
+            return self._log_probs(packed_NB)
+
+    def _log_probs(self, packed_NB: NDArray[np.uint8]) -> NDArray[np.float64]:
         take = _Bytes(packed_NB)
         exact = take.floats(self.exact_dtype, self.exact_k)
         rest = np.zeros((len(packed_NB), self.k - self.exact_k), dtype=np.float32)
@@ -95,10 +102,9 @@ class Packing(Options):
     def _terms(self, count: int) -> NDArray[np.float32]:
         points = np.linspace(0, 1 if self.normalize_t else max(0, count - 1), count).astype(np.float32)
         functions: dict[str, Any] = {"sqrt": np.sqrt, "exp": np.exp}
-        with np.errstate(over="ignore"):
-            columns = [
-                functions[t](points) if isinstance(t, str) else points**t for t in self.polynomial_terms or ()
-            ]
+        columns = [
+            functions[t](points) if isinstance(t, str) else points**t for t in self.polynomial_terms or ()
+        ]
         return np.stack(columns, axis=-1).astype(np.float32)
 
 
@@ -154,5 +160,4 @@ class _Bytes:
         if dtype == "bfloat16":
             wide = raw.view("<u2").astype("<u4") << 16
             return wide.view("<f4").reshape(len(raw), count)
-        with np.errstate(over="ignore"):
-            return raw.view(np.dtype(dtype).newbyteorder("<")).astype(np.float32).reshape(len(raw), count)
+        return raw.view(np.dtype(dtype).newbyteorder("<")).astype(np.float32).reshape(len(raw), count)

@@ -8,6 +8,7 @@ probability of all other classes; if there is one, `label`.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,8 @@ class ParquetLogits:
         files = {path.name: path for path in self.rows.paths}
         return {"format": NAME, "files": digests(files), "top_k": self.top_k, "classes": self.num_classes}
 
-    def _matrix(self, column: pa.ChunkedArray, name: str, place: Any) -> NDArray[Any]:
-        lengths_B, flat = lists_of(column, f"{self.rows.paths[0].parent}: column {name}")
+    def _matrix(self, column: pa.ChunkedArray, name: str, place: Callable[[int], str]) -> NDArray[Any]:
+        lengths_B, flat = lists_of(column, name, place)
         for row in np.flatnonzero(lengths_B != self.top_k)[:1].tolist():
             raise ExchangeError(
                 f"{place(row)} has {lengths_B[row]} {name}, expected {self.top_k} as in the first row; all "
@@ -111,7 +112,7 @@ def open_parquet(source: Source) -> ParquetLogits:
     for path in rows.paths:
         _refuse_other_temperature(path, rows.schema(path))
     tail = (_TAIL,) if _TAIL in _shared(rows) else ()
-    lengths, _ = lists_of(rows.take(np.array([0]), [indices])[indices], f"{source.path}: column {indices}")
+    lengths, _ = lists_of(rows.take(np.array([0]), [indices])[indices], indices, rows.place)
     if not 1 <= lengths[0] <= classes:
         raise ExchangeError(f"{rows.place(0)} has {lengths[0]} {indices}, expected 1 to {classes}")
     return ParquetLogits(

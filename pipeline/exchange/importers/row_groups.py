@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -86,6 +87,10 @@ class RowGroups:
                     table = file.read_row_group(index, columns=list(columns), use_threads=False)
                 except (pa.ArrowException, OSError, ValueError) as error:
                     raise ExchangeError(f"{path}: row group {index} cannot be read: {error}") from error
+            if len(table) != (wanted := int(self.starts[group + 1] - self.starts[group])):
+                raise ExchangeError(
+                    f"{path}: row group {index} has {len(table)} rows, its footer says {wanted}"
+                )
             self._held = group, tuple(columns), table.combine_chunks()
         return self._held[2]
 
@@ -116,22 +121,33 @@ def parquet_files(path: Path) -> list[Path]:
     return found
 
 
-def lists_of(column: pa.ChunkedArray, what: str) -> tuple[NDArray[np.int64], NDArray[np.generic]]:
+def lists_of(
+    column: pa.ChunkedArray, name: str, place: Callable[[int], str]
+) -> tuple[NDArray[np.int64], NDArray[np.generic]]:
     """Lengths of a column's lists, and all their elements.
 
+    Args:
+        column: Rows of it, at least one.
+        name: What it is called, for messages.
+        place: File and row of the n-th of them, for messages.
+
     Raises:
-        ExchangeError: Not lists of numbers, or a null among them.
+        ExchangeError: Not lists of numbers, or a null among them; names file and row.
     """
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    if not _is_list(array.type) or array.null_count:
-        raise ExchangeError(f"{what}: {array.type} with {array.null_count} nulls, expected lists of numbers")
-    flat = array.flatten()
-    if flat.null_count or not (pa.types.is_integer(flat.type) or pa.types.is_floating(flat.type)):
-        raise ExchangeError(f"{what}: lists of {flat.type} with {flat.null_count} nulls, expected numbers")
-    lengths = array.value_lengths() if hasattr(array, "value_lengths") else None
-    if lengths is None:
-        return np.full(len(array), array.type.list_size), flat.to_numpy(zero_copy_only=False)
-    return lengths.to_numpy(zero_copy_only=False).astype(np.int64), flat.to_numpy(zero_copy_only=False)
+    if not _is_list(array.type) or not _is_number(array.type.value_type):
+        raise ExchangeError(f"{place(0)} has {array.type} as {name}, expected lists of numbers")
+    for row in np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[:1].tolist():
+        raise ExchangeError(f"{place(row)} has null as {name}, expected a list of numbers")
+    lengths, flat = pc.list_value_length(array).to_numpy(zero_copy_only=False), array.flatten()
+    for element in np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False))[:1].tolist():
+        row = int(np.searchsorted(np.cumsum(lengths), element, side="right"))
+        raise ExchangeError(f"{place(row)} has null among its {name}, expected numbers")
+    return lengths.astype(np.int64), flat.to_numpy(zero_copy_only=False)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -82,11 +82,11 @@ class TinyVitLogits:
         probabilities_BK = records_B["probabilities"].astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             log_BK = np.log(np.where(probabilities_BK == 0, LEAST_PROBABILITY, probabilities_BK))
-        names = [name for name in self.files if name.endswith(_VALUES)]
+        paths = [path for name, path in self.files.items() if name.endswith(_VALUES)]
         return checked(
             TopRows(classes_BK=records_B["classes"].astype(np.int64), log_probs_BK=log_BK),
             self.num_classes,
-            lambda row: f"{names[file_B[row]]}: record {record_B[row]} (key {self.ids[positions_B[row]]})",
+            lambda row: f"{paths[file_B[row]]}: record {record_B[row]} (key {self.ids[positions_B[row]]})",
         )
 
     def describe(self) -> dict[str, Any]:

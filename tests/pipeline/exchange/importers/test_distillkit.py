@@ -124,7 +124,9 @@ def test_sequences_without_positions_have_no_rows(tmp_path: Path) -> None:
 
 def test_settings_that_do_not_go_with_the_bytes_are_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "captured", [[GOOD]], exact_dtype="float16")
-    with pytest.raises(ExchangeError, match="compressed_logprobs: 12 bytes at a position, expected 6"):
+    with pytest.raises(
+        ExchangeError, match="row 0 has 12 bytes of compressed_logprobs at a position, expected 6"
+    ):
         open_distillkit(source).read(np.array([0]))
     with pytest.raises(ExchangeError, match="d = 100 classes, expected 99"):
         open_distillkit(replace(source, classes=99))
