@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup test check format demo bench schema clean
+.PHONY: help setup test check format demo bench bench-store schema clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +15,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 DOCKERFILES := $(wildcard docker/*.Dockerfile)
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## create .venv and install softcask with everything that development needs
 
@@ -46,6 +46,11 @@ demo: $(READY)  ## label MNIST once on local Ray, train three students from what
 
 bench: $(READY)  ## cost of the engine beside a bare torch loop
 	$(BIN)/python benchmarks/engine_overhead.py
+
+bench-store: $(READY)  ## reading beside other loaders, codecs beside others' at equal bytes; hours, see benchmarks/README.md
+	$(BIN)/python benchmarks/store_reading.py --out benchmarks/results
+	$(BIN)/python benchmarks/codec_fidelity.py --out benchmarks/results
+	$(BIN)/python benchmarks/student_from_codec.py --windows 32 --out benchmarks/results
 
 schema: $(READY)  ## write the JSON Schema of the store's documents to docs/schema
 	$(BIN)/python -m softcask.jobs.export_schema docs/schema
