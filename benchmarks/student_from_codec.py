@@ -6,7 +6,7 @@ codec at 256 bytes, with its own loss as its examples set it (`zero`), and as a 
 tail (`symmetric_uniform`). Judged on held-out documents against the exact teacher.
 
 A student sees the last four tokens: their embeddings are the leading 64 principal components of the
-teacher's, its output layer starts from the same, and a perceptron lies between. It has 3.3 M weights to train.
+teacher's, its output layer starts from the same, and a perceptron lies between. 3.3 M weights are trained.
 
     SOFTCASK_DISTILLKIT=/path/to/checkout python benchmarks/student_from_codec.py --out benchmarks/results
 """
@@ -290,8 +290,8 @@ def _report(
         "# Students trained from what a codec kept",
         f"`{' '.join(['python', *sys.argv])}`",
         f"Teacher SmolLM2-135M; {len(train.next_N):,} positions, {arguments.epochs} epochs, batches of "
-        f"{BATCH}, loss T² KL alone; judged on {len(judge.next_N):,} positions of other documents, in nats. Mean ± "
-        "standard deviation over seeds; differences are to the dense student of the same seed, which had the "
+        f"{BATCH}, loss T² KL alone; judged on {len(judge.next_N):,} positions of other documents, in nats. "
+        "Mean ± standard deviation over seeds; differences are to the dense student of the same seed, which had the "
         "same start and the same batches.",
         "\n".join(table(results)),
         "\n".join(f"- {fact}" for fact in facts),

@@ -1,8 +1,8 @@
 """Top-k with an equal share for the rest, as TinyViT keeps it (arXiv 2207.10666).
 
 Its code is at https://github.com/microsoft/Cream. A view is 4 bytes for the seed of its augmentation and 4 a
-class: its number, and a float16. TinyViT keeps probabilities; log-probabilities are kept here, which is in its
-favour where they are small. Re-implemented.
+class: its number, and a float16. TinyViT keeps probabilities; log-probabilities are kept here, which is in
+its favour where they are small. Re-implemented.
 """
 
 from __future__ import annotations
