@@ -290,8 +290,8 @@ def _report(
         "# Students trained from what a codec kept",
         f"`{' '.join(['python', *sys.argv])}`",
         f"Teacher SmolLM2-135M; {len(train.next_N):,} positions, {arguments.epochs} epochs, batches of "
-        f"{BATCH}, loss T² KL alone; judged on {len(judge.next_N):,} positions of other documents, in nats. "
-        "Mean ± standard deviation over seeds; differences are to the dense student of the same seed, which had the "
+        f"{BATCH}, loss T² KL alone; judged on {len(judge.next_N):,} positions of other documents, in nats.",
+        "Mean ± standard deviation over seeds; differences: to the dense student of the same seed, of the "
         "same start and the same batches.",
         "\n".join(table(results)),
         "\n".join(f"- {fact}" for fact in facts),
