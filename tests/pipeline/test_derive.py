@@ -229,6 +229,19 @@ def test_several_segments_are_all_derived(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, made.readable_logits("alpha"), atol=0.1)
 
 
+def test_of_a_store_that_grew_only_the_new_units_are_derived(made: MadeStore) -> None:
+    reencode(made.objects.uri, teacher="alpha", into="alpha8", request=DENSE8)
+    made.add_segment(9)
+    for name in ("alpha", "beta"):
+        made.add_teacher(name)
+    made.commit_all()
+    filled = reencode(made.objects.uri, teacher="alpha", into="alpha8", request=DENSE8)
+    assert (filled.units, filled.new_units, filled.rows) == (5, 2, 9)
+    found = open_store(made.objects.uri).logits("alpha8", np.arange(28))
+    np.testing.assert_allclose(found, made.readable_logits("alpha"), atol=0.1)
+    assert verify(made.objects.uri).problems == ()
+
+
 def test_a_name_that_stands_for_something_else_is_refused_field_by_field(made: MadeStore) -> None:
     reencode(made.objects.uri, teacher="alpha", into="new", request=DENSE8)
     with pytest.raises(ManifestMismatch, match=r"derived_from"):
