@@ -106,7 +106,9 @@ def _show(report: RepairReport, store: str, check: bool) -> None:
         would = "would be labelled again" if check else "labelled again"
         console.say(f"{console.many(len(report.relabelled), 'unit')} {would}")
     for each in report.left if not check else ():
-        console.complain(f"{each.problem.message}: {each.advice or 'it was mended and is damaged again'}")
+        console.complain(
+            f"{each.problem.message}: {each.advice or 'it stays as it is until the rest is seen to'}"
+        )
     if check and report.found:
         for each in report.left:
             if each.advice:

@@ -75,7 +75,7 @@ def pin(
             was pinned with.
         TeacherError: The teacher's logits cannot be stored.
     """
-    fresh = _probe(teacher, wanted, source, segments[0][1])
+    fresh = probe_rows(teacher, wanted, source, segments[0][1])
     if _pin(objects, wanted, [segment for segment, _ in segments], view, fresh):
         _compare(objects, fresh, options)
 
@@ -151,7 +151,7 @@ def _refuse_units_of_others(objects: StoreObjects, wanted: TeacherManifest) -> N
         ) from mismatch
 
 
-def _probe(teacher: Teacher, wanted: TeacherManifest, source: TransferSet, rows: pa.Table) -> pa.Table:
+def probe_rows(teacher: Teacher, wanted: TeacherManifest, source: TransferSet, rows: pa.Table) -> pa.Table:
     """Logits of the probe rows, in one batch, with the digest of the teacher's parameters."""
     positions_P = probe_positions(len(rows), pc.is_null(rows["quarantine"]).to_numpy())
     ids = rows["sample_id"].take(pa.array(positions_P)).to_pylist()

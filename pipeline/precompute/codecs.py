@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from softcask.pipeline.codec_choice.request import AUTO, CodecRequest
@@ -134,15 +134,23 @@ def _settled(config: RunConfig, objects: StoreObjects, name: str) -> Settled | N
     unsaid = wanted == CodecRequest()
     if standing is not None and (unsaid or (facts and standing.codec_request == facts)):
         return _kept(standing, config)
-    resolved = wanted.resolved(len(config.classes.class_names))
+    settled = settled_anew(config, objects)
+    if settled is None or standing is None or options.compression != "auto":
+        return settled
+    codec = settled.codec.model_copy(update={"compression": standing.codec.compression})
+    return replace(settled, codec=codec)
+
+
+def settled_anew(config: RunConfig, objects: StoreObjects) -> Settled | None:
+    """What a teacher's logits are kept by that the store does not have; None where a trial has to tell."""
+    classes = len(config.classes.class_names)
+    resolved = config.store.codec.resolved(classes)
     if resolved.needs_trial:
         return None
-    spec = _named(resolved, len(config.classes.class_names)).to_spec()
-    if standing is not None and options.compression == "auto":
-        compression = standing.codec.compression
-    else:
-        compression = _compression(config, objects, spec)
-    return Settled(codec=spec.model_copy(update={"compression": compression}), stats=options.stats)
+    spec = _named(resolved, classes).to_spec()
+    compression = _compression(config, objects, spec)
+    codec = spec.model_copy(update={"compression": compression})
+    return Settled(codec=codec, stats=config.store.stats)
 
 
 def _named(request: CodecRequest, classes: int) -> Codec:

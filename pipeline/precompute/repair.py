@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from softcask.pipeline.plan import plan_tasks
+from softcask.pipeline.precompute.candidates import Candidates
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.driver import precompute
 from softcask.pipeline.precompute.results import Progress
@@ -19,10 +20,8 @@ from softcask.pipeline.store.commit import committed_units
 from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.store.sealing import seal
 from softcask.pipeline.store.verify import VerifyReport, verify
-from softcask.pipeline.transfer_sets.indexing import index_rows
-from softcask.storage_schemas import keys, tables
-from softcask.storage_schemas.errors import CorruptObject, SoftcaskError
-from softcask.storage_schemas.manifest import RootManifest, SegmentManifest
+from softcask.storage_schemas import keys
+from softcask.storage_schemas.errors import CorruptObject
 
 _ROUNDS = 4
 """What is mended may show what it hid: rows their units, a manifest its arrays."""
@@ -124,9 +123,8 @@ def _generation(objects: StoreObjects) -> int:
 def _look(config: RunConfig, objects: StoreObjects, watch: Watch) -> tuple[VerifyReport, Diagnosis]:
     report = verify(objects.uri, progress=watch.verify)
     names = frozenset(teacher.name for teacher in config.teachers)
-    return report, diagnose(
-        objects, report.problems, lambda key: _candidate(config, objects, key), labellers=names
-    )
+    candidates = Candidates(config, objects)
+    return report, diagnose(objects, report.problems, candidates.of, labellers=names)
 
 
 def _blocking(diagnosis: Diagnosis) -> bool:
@@ -136,26 +134,6 @@ def _blocking(diagnosis: Diagnosis) -> bool:
         for each in diagnosis.remedies
         if each.action == "none"
     )
-
-
-def _candidate(config: RunConfig, objects: StoreObjects, key: str) -> bytes | None:
-    """What an object must have held that follows from the run's file and its rows."""
-    if key == keys.ROOT:
-        return RootManifest(class_names=config.classes.class_names).to_bytes()
-    _, segment = keys.owner(key)
-    if segment is None or key != keys.segment_rows(segment):
-        return None
-    manifest_key = keys.segment_manifest(segment)
-    try:
-        manifest = SegmentManifest.from_bytes(objects.read(manifest_key), manifest_key)
-    except SoftcaskError:
-        return None
-    table = index_rows(
-        config.transfer_set.open(),
-        num_classes=len(config.classes.class_names),
-        max_quarantined=config.transfer_set.max_quarantined,
-    )
-    return tables.to_bytes(table.slice(manifest.first, manifest.rows))
 
 
 def _unlabelled(config: RunConfig, objects: StoreObjects) -> list[Unit]:

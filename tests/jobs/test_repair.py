@@ -61,6 +61,8 @@ def test_what_only_a_copy_can_give_back_is_told(
     softcask: Softcask, project: Project, damaged: dict[str, bytes]
 ) -> None:
     Path(project.store, "teachers/a/teacher.json").unlink()
+    project.edit("scale = 0.5", "scale = 0.25")
     told = softcask("repair", project.run)
     assert told.exit_code == 1
-    assert "teachers/a/teacher.json is missing: it cannot be made again: put it back" in told.stderr
+    assert "teachers/a/teacher.json is missing: this run's file and rows give another one" in told.stderr
+    assert f"{SHARD} has CRC-32C" in told.stderr and "until the rest is seen to" in told.stderr

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests import toy_models
 from tests.stores import Killed, flip
-from tests.worlds import identities_of, objects_of, run_config, teacher, write_rows
+from tests.worlds import identities_of, objects_of, run_config, sections, teacher, write_rows
 
 from softcask.pipeline.precompute import repair as module
 from softcask.pipeline.precompute.config import RunConfig
@@ -89,11 +89,8 @@ def test_a_sound_store_is_left_as_it_is(folder: Path) -> None:
 def test_every_object_of_a_store_is_mended_or_what_to_do_is_told(whole: Path, folder: Path) -> None:
     """Whatever object is flipped or gone: what was there comes back, and all others keep their bytes."""
     standing = objects_of(cask(folder))
-    lost = ("segment.json", "teacher.json", "probe.parquet")
     like_others = ("/b/", "c/0", "c/2", "00000000.", "00000002.")
-    chosen = [
-        key for key in standing if not key.endswith(lost) and not any(part in key for part in like_others)
-    ]
+    chosen = [key for key in standing if not any(part in key for part in like_others)]
     for key, how in itertools.product(chosen, ("flip", "remove")):
         spoil(folder, key, how)
         report = repair(run_config(folder))
@@ -106,13 +103,28 @@ def test_every_object_of_a_store_is_mended_or_what_to_do_is_told(whole: Path, fo
         shutil.copytree(cask(whole), cask(folder))
 
 
+B = teacher("b", kwargs={"seed": 1})
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "transfer_set/s0000/segment.json": {"store": {"unit_rows": 64}},
+    "teachers/a/teacher.json": {"teachers": [teacher("a", preprocessing={}), B]},
+    "teachers/a/probe.parquet": {"teachers": [B]},
+    keys.ROOT: {"classes": {"count": 6}},
+}
+
+
 @pytest.mark.parametrize("how", ["flip", "remove"])
-@pytest.mark.parametrize("key", ["transfer_set/s0000/segment.json", "teachers/a/teacher.json"])
-def test_what_cannot_be_made_again_is_told_and_nothing_is_touched(folder: Path, key: str, how: str) -> None:
+@pytest.mark.parametrize("key", OTHERWISE)
+def test_what_the_run_would_make_otherwise_is_told_and_nothing_is_touched(
+    folder: Path, key: str, how: str
+) -> None:
     spoil(folder, key, how)
     spoil(folder, keys.stats_part("b", "s0000", 0, 0))
     before = identities_of(cask(folder))
-    report = repair(run_config(folder))
+    world = sections(folder)
+    changed = {
+        name: value if name == "teachers" else world[name] | value for name, value in OTHERWISE[key].items()
+    }
+    report = repair(RunConfig.model_validate(world | changed))
     told = {each.problem.key: each.advice for each in report.left}
     assert "put it back from a copy" in told[key]
     assert identities_of(cask(folder)) == before
