@@ -10,10 +10,12 @@ import torch
 from softcask.pipeline.device_codecs.base import DeviceCodec
 from softcask.pipeline.device_codecs.dense8 import DeviceDense8
 from softcask.pipeline.device_codecs.dense16 import DeviceDense16
+from softcask.pipeline.device_codecs.lowrank import DeviceLowrank
 from softcask.pipeline.device_codecs.topk import DeviceTopK
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.codecs.dense8 import Dense8
 from softcask.storage_schemas.codecs.dense16 import Dense16
+from softcask.storage_schemas.codecs.lowrank.codec import Lowrank
 from softcask.storage_schemas.codecs.topk import TopK
 from softcask.storage_schemas.errors import UnknownKind
 
@@ -21,6 +23,7 @@ DEVICE_CODECS: dict[str, Callable[[Any, torch.device], DeviceCodec]] = {
     Dense16.name: DeviceDense16,
     Dense8.name: DeviceDense8,
     TopK.name: DeviceTopK,
+    Lowrank.name: DeviceLowrank,
 }
 """What makes a twin from its codec and a device."""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from softcask.storage_schemas.codecs.base import Arrays, Codec
 from softcask.storage_schemas.codecs.dense8 import Dense8
 from softcask.storage_schemas.codecs.dense16 import Dense16
+from softcask.storage_schemas.codecs.lowrank.codec import Lowrank
 from softcask.storage_schemas.codecs.topk import TopK
 from softcask.storage_schemas.errors import UnknownKind
 from softcask.storage_schemas.manifest import CodecSpec
 
-CODECS: dict[str, type[Codec]] = {Dense16.name: Dense16, Dense8.name: Dense8, TopK.name: TopK}
+_BUILT_IN: tuple[type[Codec], ...] = (Dense16, Dense8, TopK, Lowrank)
+CODECS: dict[str, type[Codec]] = {codec.name: codec for codec in _BUILT_IN}
 
 
 def codec_named(name: str) -> type[Codec]:
