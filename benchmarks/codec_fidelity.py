@@ -193,11 +193,13 @@ def main() -> None:
             continue
         print(f"{source.name}: {source.facts}", flush=True)
         missing: list[str] = []
-        text = report(source, list(verdicts(source, tuple(arguments.budgets), missing)), missing)
-        if arguments.out:
-            (arguments.out / f"codecs_{name}.md").write_text(text)
-        else:
-            print(text)
+        found: list[tuple[int | None, Verdict]] = []
+        for verdict in verdicts(source, tuple(arguments.budgets), missing):
+            found.append(verdict)
+            if arguments.out:  # each time: an hour's work is not lost when the last of it fails
+                (arguments.out / f"codecs_{name}.md").write_text(report(source, found, missing))
+        if not arguments.out:
+            print(report(source, found, missing))
 
 
 if __name__ == "__main__":
