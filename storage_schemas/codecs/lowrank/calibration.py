@@ -166,7 +166,9 @@ class Calibration:
                 codec = self._codec(*candidate)
                 if (loss := self._search_loss(codec)) < least:
                     best, least = codec, loss
-                if loss > before and codec.settings.rank:
+                if not codec.settings.rank:
+                    continue
+                if loss > before:
                     break  # the head grows at the expense of what is worth more
                 before = loss
         if best is None:
@@ -205,7 +207,7 @@ class Calibration:
                 break
             coarse, fine = step, step / np.sqrt(2)
         else:
-            return fine
+            return coarse
         if self._size(coarse) > most or not self._rank(coarse):
             return None
         for _ in range(4):

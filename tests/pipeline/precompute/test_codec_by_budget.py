@@ -157,7 +157,7 @@ def wide_run(folder: Path) -> RunConfig:
     write_alike_rows(folder, 600)
     wide = teacher("wide", kwargs={"classes": 600, "hidden": 32}, batch_size=100)
     described = sections(folder, wide)
-    described["store"] |= {"codec": {"name": "lowrank", "max_bytes": 24}, "unit_rows": 300}
+    described["store"] |= {"codec": {"name": "lowrank", "max_bytes": 16}, "unit_rows": 300}
     described["classes"] = {"count": 600}
     return RunConfig.model_validate(described)
 
