@@ -27,10 +27,11 @@ from softcask.storage_schemas.manifest import (
 def rows_table(rows: int, *, quarantined: Sequence[int] = (), first: int = 0) -> pa.Table:
     """Rows `id-FIRST`..., every third without a label, labels 0 and 1 in turn."""
     gone = set(quarantined)
+    hashes = [bytes([(first + row) % 256]) * 16 for row in range(rows)]
     return pa.table(
         {
             "sample_id": [f"id-{first + row:03d}" for row in range(rows)],
-            "content_hash": [None if row in gone else bytes([(first + row) % 256]) * 16 for row in range(rows)],
+            "content_hash": [None if row in gone else hashes[row] for row in range(rows)],
             "label": [None if row in gone or row % 3 == 2 else row % 2 for row in range(rows)],
             "quarantine": ["unreadable" if row in gone else None for row in range(rows)],
         },
