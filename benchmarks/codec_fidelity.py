@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import ours
-from judging import BATCHES, GRADIENT_TEMPERATURES, Verdict, judge
+from judging import BATCHES, GRADIENT_TEMPERATURES, Judge, Verdict
 from logit_sources import SOURCES, LogitSource
 from rivals import distillkit, megatron, renormalised, sampling, tinyvit
 from rivals.base import Kept, Missing, Rows
@@ -27,7 +27,7 @@ from softcask.storage_schemas.codecs.fidelity import TEMPERATURES
 from softcask.storage_schemas.codecs.lowrank.calibration import Calibration
 
 BUDGETS = (64, 128, 256, 512)
-KL_ROWS = 512
+KL_ROWS = 400
 LARGE = 10_000
 """From this many classes on, dense codecs are left out: nobody would keep them."""
 
@@ -56,17 +56,18 @@ def verdicts(
 ) -> Iterator[tuple[int | None, Verdict]]:
     """Every codec at every budget, and the dense ones at none."""
     rows, fits = Rows.of(source.judged_NC), ours.calibrations(source)
+    judge = Judge(logits_NC=source.judged_NC[: BATCHES[-1]], features_ND=source.features_ND, kl_rows=KL_ROWS)
     for budget in budgets:
         for kept in itertools.chain(ours_at(fits, rows, budget), rivals_at(rows, budget, missing)):
-            yield budget, _judged(kept, source)
+            yield budget, _judged(kept, judge)
     if rows.classes <= LARGE:
         for kept in ours.dense(rows):
-            yield None, _judged(kept, source)
+            yield None, _judged(kept, judge)
 
 
-def _judged(kept: Kept, source: LogitSource) -> Verdict:
+def _judged(kept: Kept, judge: Judge) -> Verdict:
     started = time.perf_counter()
-    verdict = judge(kept, source.judged_NC[: BATCHES[-1]], source.features_ND, KL_ROWS)
+    verdict = judge.verdict(kept)
     means = " ".join(f"{verdict.kl[temperature][0]:.2g}" for temperature in TEMPERATURES)
     print(
         f"{kept.bytes_a_row:8.1f} B {kept.name:48s} {means} ({time.perf_counter() - started:.0f} s)",
@@ -135,6 +136,7 @@ def once_table(found: list[tuple[int | None, Verdict]], classes: int) -> list[st
 def report(source: LogitSource, found: list[tuple[int | None, Verdict]], missing: list[str]) -> str:
     """One teacher's tables, as Markdown."""
     command = " ".join(["python", *sys.argv])
+    found = sorted(found, key=lambda pair: pair[0] or sys.maxsize)
     parts = [
         f"# Codecs on {source.name}",
         f"`{command}`",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -83,8 +84,6 @@ def train(seed: int = 0) -> GlyphTeacher:
 
 def masters() -> NDArray[np.uint8]:
     """`[CLASSES, 2 SIDE, 2 SIDE]`: the first glyphs of the font that are neither empty nor alike."""
-    import matplotlib
-
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     font = ImageFont.truetype(str(path), int(1.4 * SIDE), layout_engine=ImageFont.Layout.BASIC)
     seen: dict[bytes, NDArray[np.uint8]] = {}

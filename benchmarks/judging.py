@@ -30,16 +30,80 @@ class Verdict:
     gradient: dict[float, dict[int, float]] = field(default_factory=dict)
 
 
-def judge(
-    kept: Kept, logits_NC: NDArray[np.float32], features_ND: NDArray[np.float32], kl_rows: int
-) -> Verdict:
-    """KL over the first `kl_rows` rows, gradients over all."""
-    kl = {temperature: kl_of(kept, logits_NC[:kl_rows], temperature) for temperature in TEMPERATURES}
-    gradient = {
-        temperature: gradient_errors(kept, logits_NC, features_ND, temperature)
-        for temperature in GRADIENT_TEMPERATURES
-    }
-    return Verdict(kept=kept, kl=kl, gradient=gradient)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """Rows of a teacher that codecs are judged on.
+
+    Attributes:
+        logits_NC: Float32.
+        features_ND: What a student's output layer sees on them.
+        kl_rows: How many of them KL is taken over; gradients over all.
+    """
+
+    logits_NC: NDArray[np.float32]
+    features_ND: NDArray[np.float32]
+    kl_rows: int
+    _norms: dict[float, dict[int, list[float]]] = field(default_factory=dict, repr=False)
+
+    def verdict(self, kept: Kept) -> Verdict:
+        """KL and gradients at every temperature."""
+        logits_NC = self.logits_NC[: self.kl_rows]
+        return Verdict(
+            kept=kept,
+            kl={temperature: kl_of(kept, logits_NC, temperature) for temperature in TEMPERATURES},
+            gradient={
+                temperature: self.gradient_errors(kept, temperature) for temperature in GRADIENT_TEMPERATURES
+            },
+        )
+
+    def gradient_errors(self, kept: Kept, temperature: float) -> dict[int, float]:
+        """Norm of the error of a batch's gradient over the norm of that gradient, mean over disjoint batches.
+
+        The gradient of `T^2 KL` at the student's output layer `[D, C]`: `T * sum (q - p) x features`, for a
+        student that has learned how frequent classes are and nothing else (q is the mean of p).
+        """
+        if temperature not in self._norms:
+            self._norms[temperature] = self._gradient_norms(temperature)
+        norms = self._norms[temperature]
+        errors = []
+        for rows in self._blocks():
+            wrong_BC = tempered(self.logits_NC[rows], temperature)
+            wrong_BC -= tempered(kept.decode(rows, temperature), temperature)
+            errors.append(self.features_ND[rows].T @ wrong_BC)
+        return {
+            size: float(np.mean([np.linalg.norm(sum(some)) / norm for some, norm in pairs]))
+            for size in norms
+            for pairs in [list(zip(_batches(errors, size), norms[size], strict=True))]
+        }
+
+    def _gradient_norms(self, temperature: float) -> dict[int, list[float]]:
+        """Of the exact gradients of each batch, by the batches' size."""
+        mean_C = np.zeros(self.logits_NC.shape[1], dtype=np.float32)
+        teacher, features = [], []
+        for rows in self._blocks():
+            p_BC = tempered(self.logits_NC[rows], temperature)
+            mean_C += p_BC.sum(axis=0)
+            features.append(self.features_ND[rows].sum(axis=0))
+            teacher.append(self.features_ND[rows].T @ p_BC)
+        mean_C /= len(teacher) * BATCHES[0]
+        return {
+            size: [
+                float(np.linalg.norm(np.outer(sum(seen), mean_C) - sum(some)))
+                for seen, some in zip(_batches(features, size), _batches(teacher, size), strict=True)
+            ]
+            for size in BATCHES
+            if size <= len(self.logits_NC)
+        }
+
+    def _blocks(self) -> list[slice]:
+        """Blocks of the smallest batch's size."""
+        step = BATCHES[0]
+        return [slice(first, first + step) for first in range(0, len(self.logits_NC) - step + 1, step)]
+
+
+def _batches(blocks: list[NDArray[np.float32]], size: int) -> list[list[NDArray[np.float32]]]:
+    step = size // BATCHES[0]
+    return [blocks[first : first + step] for first in range(0, len(blocks) - step + 1, step)]
 
 
 def kl_of(kept: Kept, logits_NC: NDArray[np.float32], temperature: float) -> tuple[float, float, float]:
@@ -52,41 +116,6 @@ def kl_of(kept: Kept, logits_NC: NDArray[np.float32], temperature: float) -> tup
     kl_N = np.concatenate(parts)
     kl_N[np.isnan(kl_N)] = np.inf
     return float(kl_N.mean()), float(np.sort(kl_N)[int(0.99 * (len(kl_N) - 1))]), float(kl_N.max())
-
-
-def gradient_errors(
-    kept: Kept, logits_NC: NDArray[np.float32], features_ND: NDArray[np.float32], temperature: float
-) -> dict[int, float]:
-    """Norm of the error of a batch's gradient over the norm of that gradient, mean over disjoint batches.
-
-    The gradient of `T^2 KL` at the student's output layer `[D, C]`, which is `T * sum (q - p) x features`,
-    for a student that has learned how frequent classes are and nothing else (q is the mean of p over rows).
-    """
-    blocks = len(logits_NC) // BATCHES[0]
-    mean_C = np.zeros(logits_NC.shape[1], dtype=np.float32)
-    teacher_BDC, error_BDC, features_BD = [], [], []
-    for block in range(blocks):
-        rows = slice(block * BATCHES[0], (block + 1) * BATCHES[0])
-        p_BC = tempered(logits_NC[rows], temperature)
-        mean_C += p_BC.sum(axis=0)
-        features = features_ND[rows]
-        features_BD.append(features.sum(axis=0))
-        teacher_BDC.append(features.T @ p_BC)
-        p_BC -= tempered(kept.decode(rows, temperature), temperature)
-        error_BDC.append(features.T @ p_BC)
-    mean_C /= blocks * BATCHES[0]
-    errors = {}
-    for size in BATCHES:
-        step = size // BATCHES[0]
-        ratios = []
-        for first in range(0, blocks - step + 1, step):
-            some = slice(first, first + step)
-            gradient_DC = np.outer(np.sum(features_BD[some], axis=0), mean_C) - np.sum(
-                teacher_BDC[some], axis=0
-            )
-            ratios.append(np.linalg.norm(np.sum(error_BDC[some], axis=0)) / np.linalg.norm(gradient_DC))
-        errors[size] = float(np.mean(ratios)) if ratios else float("nan")
-    return errors
 
 
 def tempered(logits_BC: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:

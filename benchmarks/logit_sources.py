@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import glyphs
 import numpy as np
 import smollm2
 from numpy.typing import NDArray
+from rivals.base import Missing
 
 JUDGED_ROWS = 4_096
 FEATURES = 64
@@ -59,7 +59,15 @@ def smollm2_source() -> LogitSource:
 
 
 def glyph_source() -> LogitSource:
-    """A classifier of 1,000 glyphs; see `glyphs.py`."""
+    """A classifier of 1,000 glyphs; see `glyphs.py`.
+
+    Raises:
+        Missing: matplotlib, whose font it takes, or Pillow is not here.
+    """
+    try:
+        import glyphs
+    except ImportError as error:
+        raise Missing(f"the glyphs of matplotlib's font: {error}") from error
     trained = glyphs.train()
     fit_ND, judged_ND = trained.hidden(rows=12_000, seed=1), trained.hidden(rows=JUDGED_ROWS, seed=2)
     return LogitSource(

@@ -19,7 +19,7 @@ from softcask.storage_schemas.codecs.topk import TopK
 from softcask.storage_schemas.parquet_layout import PartLayout
 from softcask.storage_schemas.zarr_layout import ArrayLayout
 
-HELD_BACK = 0.12
+HELD_BACK = 0.08
 """Share of the rows to fit on that `lowrank` chooses its sizes by."""
 
 _BLOCK = 64

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from judging import gradient_errors, kl_of
+from judging import Judge, kl_of
 from rivals import megatron, renormalised, sampling, tinyvit
 from rivals.base import Kept, Rows, largest_within
 
@@ -106,4 +106,5 @@ def test_the_error_of_a_gradient_is_that_of_the_whole_batch_at_the_output_layer(
     exact_DC = features_ND.T @ (p_NC.mean(axis=0) - p_NC)
     wrong_DC = features_ND.T @ (p_NC.mean(axis=0) - q_NC)
     expected = np.linalg.norm(wrong_DC - exact_DC) / np.linalg.norm(exact_DC)
-    assert gradient_errors(kept, logits_NC, features_ND, 2.0)[512] == pytest.approx(expected, rel=1e-3)
+    judge = Judge(logits_NC=logits_NC, features_ND=features_ND, kl_rows=1)
+    assert judge.gradient_errors(kept, 2.0)[512] == pytest.approx(expected, rel=1e-3)
