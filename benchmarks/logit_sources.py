@@ -72,8 +72,8 @@ def glyph_source() -> LogitSource:
     fit_ND, judged_ND = trained.hidden(rows=12_000, seed=1), trained.hidden(rows=JUDGED_ROWS, seed=2)
     return LogitSource(
         name="classifier of 1,000 glyphs",
-        facts=f"C = 1,000, d = {fit_ND.shape[1]}, top-1 {trained.accuracy:.3f}; {len(fit_ND):,} rows to fit "
-        "on, of images that it was not trained on",
+        facts=f"C = 1,000, d = {fit_ND.shape[1]}, top-1 {trained.accuracy:.3f}, label smoothing "
+        f"{glyphs.LABEL_SMOOTHING}; {len(fit_ND):,} rows to fit on, of images that it was not trained on",
         fit_NC=trained.logits(fit_ND),
         judged_NC=trained.logits(judged_ND),
         features_ND=_features(judged_ND),
