@@ -44,13 +44,16 @@ def calibrations(source: LogitSource) -> tuple[Calibration, ...]:
 
 
 def lowrank(calibration: Calibration, rows: Rows, budget: int) -> Kept:
-    """Fitted to the budget; judged on rows it has not seen."""
-    codec = calibration.within_bytes(budget).codec
-    settings = codec.settings
-    name = (
-        f"lowrank {settings.coder}: head {settings.head_size}, rank {settings.rank}, step {settings.step:.3g}"
-    )
-    return keep(name, codec, rows)
+    """Fitted to the budget; judged on rows it has not seen, which with the footer must not take more."""
+    asked = float(budget)
+    while True:
+        codec = calibration.within_bytes(asked).codec
+        settings = codec.settings
+        sizes = f"head {settings.head_size}, rank {settings.rank}, step {settings.step:.3g}"
+        kept = keep(f"lowrank {settings.coder}: {sizes}", codec, rows)
+        if kept.bytes_a_row <= budget:
+            return kept
+        asked -= max(0.25, kept.bytes_a_row - budget)
 
 
 def topk(rows: Rows, budget: int) -> Kept | None:
