@@ -1,0 +1,159 @@
+"""Other loaders over the same logits, each in the format it writes itself: run by `store_reading.py`.
+
+    PYTHON store_reading_rivals.py LOADER FOLDER ROUNDS
+
+FOLDER holds `logits.npy`, float16 `[rows, teachers, classes]`. Prints one line of JSON: the loader's version,
+and CPU and wall microseconds a row, in the order of the rows and shuffled, a list of one each round.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from importlib.machinery import ModuleSpec
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import numpy as np
+
+BATCH = 512
+
+Read = Callable[[int], Iterable[Any]]
+"""From the number of the round to what has to be iterated over."""
+
+
+def datasets(logits: np.ndarray, folder: Path) -> tuple[Read, Read]:
+    """Hugging Face datasets: a fixed-size list a teacher, in Arrow files; a batch at a time into one array.
+
+    In its "arrow" format, whose lists are arrays without a copy; "numpy" takes three times as long.
+    """
+    import pyarrow as pa
+    from datasets import Dataset, load_from_disk
+
+    rows, teachers, classes = logits.shape
+    columns = {}
+    for m in range(teachers):
+        values = pa.array(np.ascontiguousarray(logits[:, m]).reshape(-1))
+        columns[f"t{m}"] = pa.FixedSizeListArray.from_arrays(values, classes)
+    Dataset(pa.table(columns)).save_to_disk(str(folder / "hf"))
+    found = load_from_disk(str(folder / "hf")).with_format("arrow")
+
+    def batch(chosen: slice | np.ndarray) -> np.ndarray:
+        table = found[chosen]
+        slab = np.empty((teachers, len(table), classes), np.float16)
+        for m in range(teachers):
+            values = table[m].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            slab[m] = values.reshape(-1, classes)
+        return slab
+
+    assert np.array_equal(batch(slice(3, 5))[1], logits[3:5, 1])
+
+    def forwards(_: int) -> Iterable[Any]:
+        return (batch(slice(start, start + BATCH)) for start in range(0, rows, BATCH))
+
+    def shuffled(number: int) -> Iterable[Any]:
+        order = np.random.default_rng(number).permutation(rows)
+        return (batch(order[start : start + BATCH]) for start in range(0, rows, BATCH))
+
+    return forwards, shuffled
+
+
+def litdata(logits: np.ndarray, folder: Path) -> tuple[Read, Read]:
+    """litdata: its own writer, chunks of 64 MB, samples as it decodes them."""
+    from litdata import StreamingDataset
+    from litdata.streaming.writer import BinaryWriter
+
+    place = folder / "litdata"
+    place.mkdir()
+    writer = BinaryWriter(str(place), chunk_bytes=64 << 20)
+    for row, sample in enumerate(logits):
+        writer[row] = {"logits": sample}
+    writer.done()
+    writer.merge()
+    found = StreamingDataset(str(place))
+    assert np.array_equal(found[3]["logits"], logits[3])
+    return lambda _: StreamingDataset(str(place)), lambda _: StreamingDataset(str(place), shuffle=True)
+
+
+def streaming(logits: np.ndarray, folder: Path) -> tuple[Read, Read]:
+    """mosaicml-streaming: MDS shards of 64 MB, uncompressed, one array a sample."""
+    for name in ("", ".datasets", ".transforms", ".transforms.functional"):
+        # Only its image datasets use it, and it must be of the very build that torch is.
+        stand_in = MagicMock(__spec__=ModuleSpec(f"torchvision{name}", None), VisionDataset=object)
+        sys.modules.setdefault(f"torchvision{name}", stand_in)
+    from streaming import MDSWriter, StreamingDataset
+    from streaming.base.util import clean_stale_shared_memory
+
+    clean_stale_shared_memory()
+    place = str(folder / "mds")
+    shape = ",".join(map(str, logits.shape[1:]))
+    with MDSWriter(out=place, columns={"logits": f"ndarray:float16:{shape}"}, size_limit=64 << 20) as writer:
+        for sample in logits:
+            writer.write({"logits": sample})
+    found = StreamingDataset(local=place, batch_size=1, shuffle=False)
+    assert np.array_equal(found[3]["logits"], logits[3])
+    mixed = StreamingDataset(local=place, batch_size=1, shuffle=True)
+    return lambda _: found, lambda _: mixed
+
+
+def webdataset(logits: np.ndarray, folder: Path) -> tuple[Read, Read]:
+    """webdataset: tar shards of 10,000 samples, raw bytes, made an array of without a copy."""
+    import webdataset as wds
+
+    place = folder / "wds"
+    place.mkdir()
+    shape = logits.shape[1:]
+    with wds.ShardWriter(f"file:{place}/%05d.tar", maxcount=10_000, verbose=0) as writer:
+        for row, sample in enumerate(logits):
+            writer.write({"__key__": f"{row:09d}", "bin": sample.tobytes()})
+    shards = [str(path) for path in sorted(place.iterdir())]
+
+    def decoded(sample: dict[str, Any]) -> np.ndarray:
+        return np.frombuffer(sample["bin"], np.float16).reshape(shape)
+
+    def forwards(_: int) -> Iterable[Any]:
+        return wds.WebDataset(shards, shardshuffle=False, empty_check=False).map(decoded)
+
+    def shuffled(_: int) -> Iterable[Any]:
+        return wds.WebDataset(shards, shardshuffle=True, empty_check=False).shuffle(2000).map(decoded)
+
+    assert np.array_equal(next(iter(forwards(0))), logits[0])
+    return forwards, shuffled
+
+
+LOADERS = {
+    "datasets": datasets,
+    "litdata": litdata,
+    "mosaicml-streaming": streaming,
+    "webdataset": webdataset,
+}
+
+
+def measured(read: Read, number: int, rows: int) -> tuple[float, float]:
+    """CPU and wall microseconds a row of one pass."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in read(number):
+        pass
+    return (time.process_time() - cpu) / rows * 1e6, (time.perf_counter() - wall) / rows * 1e6
+
+
+def main() -> None:
+    """Write, read a round that does not count, then the others; print."""
+    name, folder, rounds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    logits = np.load(folder / "logits.npy")
+    reads = LOADERS[name](logits, folder)
+    found: dict[str, Any] = {"version": version(name), "forwards": [], "shuffled": []}
+    for number in range(rounds + 1):
+        for way, read in zip(("forwards", "shuffled"), reads, strict=True):
+            cost = measured(read, number, len(logits))
+            if number:
+                found[way].append(cost)
+    print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
