@@ -28,7 +28,9 @@ Coder = Literal["zstd", "ans"]
 
 _HEAD_SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _MOST_ALONE = 4096
-_HEAD_BITS = (5, 7, 9)
+_HEAD_BITS = (5, 7, 9, 11)
+_ALONE_BITS = 11
+"""So many only pay where nothing else is kept of a row."""
 _STEPS = 2.0 ** np.arange(1, -11, -0.5)
 """In nats, from the coarsest."""
 _CUT = 2e-3
@@ -195,7 +197,7 @@ class Calibration:
         fitting = [size for size in left if left[size] >= 0]
         if fitting:
             yield fitting[-1], bits, None
-        for size in fitting:
+        for size in fitting if bits < _ALONE_BITS else ():
             if size in _HEAD_SIZES and (step := self._step_within(left[size])) is not None:
                 yield size, bits, step
 
