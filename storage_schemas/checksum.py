@@ -12,9 +12,14 @@ from numpy.typing import NDArray
 _Tables = tuple[list[int], list[int], list[int], list[int]]
 
 
-def crc32c(data: bytes | NDArray[np.uint8]) -> int:
-    """CRC-32C (Castagnoli) of bytes, or of a contiguous array of bytes."""
-    return int(google_crc32c.value(data))
+def crc32c(data: bytes | NDArray[np.uint8], before: int = 0) -> int:
+    """CRC-32C (Castagnoli) of bytes, or of a contiguous array of bytes.
+
+    Args:
+        data: The bytes.
+        before: CRC-32C of bytes that stand before them and count too.
+    """
+    return int(google_crc32c.extend(before, data))
 
 
 def crc32c_hex(data: bytes | NDArray[np.uint8]) -> str:

@@ -28,6 +28,9 @@ _MOST_MAPPED = 8192
 """Shards of a column that are mapped at one time; a process may have 65,530 maps as a rule."""
 
 
+_BLOCK_BYTES = 1 << 17
+"""Of a chunk that is verified while it is copied: small enough to be still in the cache."""
+
 _BLOCK_ROWS = 128
 _LARGE_ROW = 256
 """Of rows larger than this, two words each are read for a whole block of rows before these are copied: their
@@ -120,24 +123,26 @@ class MappedColumn:
         first_B = positions_B * (self._grid.row_bytes // self._step) + chunk_B * (CRC_BYTES // self._step)
         if self._units > 1:
             first_B += chunk_B // self._grid.chunks * (self._slack // self._step)
-        at_B = at if isinstance(at, np.ndarray) else np.arange(at.start, at.stop)
-        for start in range(0, len(first_B), _BLOCK_ROWS):
-            block = first_B[start : start + _BLOCK_ROWS]
+        block_rows = _BLOCK_ROWS if len(self._touched) else len(first_B)
+        target, at_B = (into[at], slice(None)) if isinstance(at, slice) else (into, at)
+        for start in range(0, len(first_B), block_rows):
+            block = slice(start, start + block_rows)
             if len(self._touched):
-                mapped.word_at[block[:, None] + self._touched]
-            into[at_B[start : start + _BLOCK_ROWS]] = mapped.row_at[block]
+                mapped.word_at[first_B[block, None] + self._touched]
+            target[block if isinstance(at_B, slice) else at_B[block]] = mapped.row_at[first_B[block]]
 
     def copy(self, start: int, stop: int, into: NDArray[np.uint8]) -> None:
         """Rows from `start` to `stop` into bytes as long as they are."""
         size, rows = self._grid.row_bytes, self._grid.chunk_rows
         for chunk in range(start // rows, -(-stop // rows)):
-            mapped = self._mapped
+            first, end, mapped = max(start, chunk * rows), min(stop, (chunk + 1) * rows), self._mapped
+            target = into[(first - start) * size : (end - start) * size]
             if not mapped.ready_K[chunk]:
+                if end - first == rows and self._copied(chunk, target):
+                    continue
                 mapped = self._ready([chunk])
-            first, end = max(start, chunk * rows), min(stop, (chunk + 1) * rows)
             begin = self._first(first, chunk)
-            source = mapped.arena.bytes[begin : begin + (end - first) * size]
-            into[(first - start) * size : (end - start) * size] = source
+            target[:] = mapped.arena.bytes[begin : begin + (end - first) * size]
 
     def _new(self) -> _Mapped:
         chunks = self._units * self._grid.chunks
@@ -148,8 +153,23 @@ class MappedColumn:
         slot = chunk // self._grid.chunks
         return position * self._grid.row_bytes + chunk * CRC_BYTES + slot * self._slack
 
-    def _ready(self, chunks: list[int]) -> _Mapped:
-        """Where all these chunks are mapped and verified."""
+    def _copied(self, chunk: int, target: NDArray[np.uint8]) -> bool:
+        """Copy a whole chunk and verify the copy while it is in the cache; whether it is right."""
+        mapped = self._ready([chunk], verify=False)
+        begin, crc = self._first(chunk * self._grid.chunk_rows, chunk), 0
+        for start in range(0, len(target), _BLOCK_BYTES):
+            part = target[start : start + _BLOCK_BYTES]
+            part[:] = mapped.arena.bytes[begin + start : begin + start + len(part)]
+            crc = crc32c(part, crc)
+        right = crc == int(self._checksums_K[chunk])
+        if right:
+            with self._lock:
+                self._verified_K[chunk] = True
+                self._mark(mapped, [chunk])
+        return right
+
+    def _ready(self, chunks: list[int], *, verify: bool = True) -> _Mapped:
+        """Where all these chunks are mapped and verified; or where they are mapped."""
         by_unit: dict[int, list[int]] = {}
         for chunk in chunks:
             by_unit.setdefault(chunk // self._grid.chunks, []).append(chunk)
@@ -159,41 +179,42 @@ class MappedColumn:
                 # Who reads from the old one at this moment keeps it until then.
                 mapped = self._new()
             for unit, some in by_unit.items():
-                self._make_ready(mapped, unit, some)
-            if self._always:
-                mapped.ready_K[:] = self._verified_K[:] = False
-            mapped.ready_K[chunks[-1:] if self._always else chunks] = True
+                self._make_ready(mapped, unit, some if verify else ())
+            if verify:
+                self._mark(mapped, chunks)
             self._mapped = mapped
         return mapped
 
+    def _mark(self, mapped: _Mapped, chunks: list[int]) -> None:
+        """Rows may be taken from these chunks."""
+        if self._always:
+            mapped.ready_K[:] = self._verified_K[:] = False
+        mapped.ready_K[chunks[-1:] if self._always else chunks] = True
+
     def _make_ready(self, mapped: _Mapped, unit: int, chunks: Iterable[int]) -> None:
-        shard, record = self._shard_of(unit)
         try:
-            self._map_and_verify(mapped, unit, chunks, shard, record)
+            self._map_and_verify(mapped, unit, chunks)
         except CorruptObject:
             # Of an object that lies elsewhere, the copy on this machine's disk may be what is damaged.
-            if not self._buffers.discard(record):
+            if not self._buffers.discard(self._shard_of(unit)[1]):
                 raise
             mapped.arena.mapped.discard(unit)
-            self._map_and_verify(mapped, unit, chunks, shard, record)
+            self._map_and_verify(mapped, unit, chunks)
 
-    def _map_and_verify(
-        self, mapped: _Mapped, unit: int, chunks: Iterable[int], shard: Shard, record: ObjectRecord
-    ) -> None:
+    def _map_and_verify(self, mapped: _Mapped, unit: int, chunks: Iterable[int]) -> None:
         if unit not in mapped.arena.mapped:
-            self._map(mapped.arena, unit, shard, record)
+            self._map(mapped.arena, unit)
         for chunk in chunks:
             if not self._verified_K[chunk]:
                 first = self._first(chunk * self._grid.chunk_rows, chunk)
                 data = mapped.arena.bytes[first : first + self._grid.chunk_bytes]
                 if crc32c(data) != int(self._checksums_K[chunk]):
-                    number = chunk % self._grid.chunks
-                    raise CorruptObject(
-                        f"chunk {number} of {shard.key} does not match its checksum; it is damaged"
-                    )
+                    key, number = self._shard_of(unit)[0].key, chunk % self._grid.chunks
+                    raise CorruptObject(f"chunk {number} of {key} does not match its checksum; it is damaged")
                 self._verified_K[chunk] = True
 
-    def _map(self, arena: Arena, unit: int, shard: Shard, record: ObjectRecord) -> None:
+    def _map(self, arena: Arena, unit: int) -> None:
+        shard, record = self._shard_of(unit)
         grid = shard.layout.grid(shard.rows)
         with self._buffers.file(record) as (descriptor, state):
             if not grid.tail_bytes <= record.size <= self._slot_bytes:
