@@ -156,7 +156,7 @@ def random_batches(made: Made) -> Works:
 def packed(made: Made) -> Works:
     """All rows in order, out of packed chunks that are not kept."""
     work = {
-        "softcask": lambda: exhaust(open_store(str(made.packed), cache_bytes=0)),
+        "softcask": lambda: exhaust(open_store(str(made.packed))),
         "zarr-python": lambda: in_batches(zarr_arrays(made.packed), made.rows),
         "tensorstore": lambda: in_batches(tensorstore_arrays(made.packed), made.rows),
     }

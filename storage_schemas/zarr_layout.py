@@ -137,8 +137,9 @@ class ArrayLayout:
             them.
         """
         raw = np.frombuffer(data, dtype=np.uint8)
+        shard = OpenShard(raw, self.grid(rows), key)
         values = np.empty((rows, *self.column.row_shape), dtype=self.column.dtype)
-        OpenShard(raw, self.grid(rows), key).copy(0, rows, values.reshape(-1).view(np.uint8))
+        shard.copy(0, rows, values.reshape(-1).view(np.uint8))
         return values
 
     def _compressors(self) -> list[dict[str, Any]]:

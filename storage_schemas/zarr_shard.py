@@ -25,6 +25,9 @@ from softcask.storage_schemas.errors import CorruptObject
 CRC_BYTES = 4
 ABSENT = np.uint64(2**64 - 1)
 
+_MOST_UNPACKED = 8 << 30
+"""Far more than any shard of ours unpacks to."""
+
 _VALID = crc32c(bytes(CRC_BYTES))
 """CRC-32C of any bytes with their own CRC-32C behind them; no bytes have 0."""
 
@@ -106,6 +109,11 @@ class OpenShard:
         self._all = not self._always and 0 not in self.verified
         self._lock = threading.Lock()
         self.held_bytes = 0
+        if grid.packed and grid.used * grid.chunk_bytes > _MOST_UNPACKED:
+            raise CorruptObject(
+                f"{key} says that it unpacks to {grid.used * grid.chunk_bytes} bytes; a shard has at most "
+                f"{_MOST_UNPACKED}. It is not trusted"
+            )
         memory = np.empty(grid.used * grid.chunk_bytes, dtype=np.uint8) if grid.packed else raw
         self._memory, self._gap = memory, 0 if grid.packed else CRC_BYTES
         step = math.gcd(grid.row_bytes, self._gap)
@@ -128,13 +136,16 @@ class OpenShard:
         """Rows from `start` to `stop` into bytes as long as they are; raises as `take` does."""
         size, rows = self._grid.row_bytes, self._grid.chunk_rows
         for chunk in range(start // rows, -(-stop // rows)):
-            if not self.verified[chunk]:
-                self._verify([chunk])
             first, end = max(start, chunk * rows), min(stop, (chunk + 1) * rows)
+            target = into[(first - start) * size : (end - start) * size]
+            if not self.verified[chunk]:
+                if self._grid.packed and end - first == rows:
+                    # All that there is to it goes where it is wanted, and need not be kept beside.
+                    self._unpack(chunk, target)
+                    continue
+                self._verify([chunk])
             gap = chunk * self._gap
-            into[(first - start) * size : (end - start) * size] = self._memory[
-                first * size + gap : end * size + gap
-            ]
+            target[:] = self._memory[first * size + gap : end * size + gap]
 
     def _verify(self, chunks: list[int]) -> None:
         with self._lock:
@@ -149,15 +160,24 @@ class OpenShard:
             self._all = not self._always and 0 not in self.verified
 
     def _verify_one(self, number: int) -> None:
-        first, end = (int(self._ends[number - 1]) if number else 0), int(self._ends[number]) - CRC_BYTES
-        chunk, what = self._raw[first:end], f"chunk {number} of {self._key}"
-        if crc32c(chunk) != int(self._checksums[number]):
-            raise CorruptObject(f"{what} does not match its checksum; it is damaged")
         if self._grid.packed:
             size = self._grid.chunk_bytes
-            into = self._memory[number * size : (number + 1) * size]
-            zarr_chunks.unpack(chunk, self._grid.itemsize, into, what)
+            self._unpack(number, self._memory[number * size : (number + 1) * size])
             self.held_bytes += size
+        else:
+            self._checked(number)
+
+    def _unpack(self, number: int, into: NDArray[np.uint8]) -> None:
+        what = f"chunk {number} of {self._key}"
+        zarr_chunks.unpack(self._checked(number), self._grid.itemsize, into, what)
+
+    def _checked(self, number: int) -> NDArray[np.uint8]:
+        """The bytes of a chunk, which match its checksum."""
+        first, end = (int(self._ends[number - 1]) if number else 0), int(self._ends[number]) - CRC_BYTES
+        chunk = self._raw[first:end]
+        if crc32c(chunk) != int(self._checksums[number]):
+            raise CorruptObject(f"chunk {number} of {self._key} does not match its checksum; it is damaged")
+        return chunk
 
 
 def verified_chunks(
