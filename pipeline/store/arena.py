@@ -22,7 +22,7 @@ _NO_RESERVE = 0x4000 if hasattr(mmap, "MAP_POPULATE") else 0x40  # MAP_NORESERVE
 
 
 class CannotMap(OSError):
-    """This system, or the filesystem, maps no files like this; they can still be read into memory."""
+    """Files like this cannot be mapped here; they can still be read into memory."""
 
 
 class Arena:

@@ -34,6 +34,11 @@ class Bounded(Generic[K, V]):
         self._bytes = self._maps = 0
         self._lock = threading.Lock()
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that all of them hold, as counted last."""
+        return self._bytes
+
     def get(self, key: K) -> V | None:
         """The value, used just now, or None."""
         with self._lock:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from softcask.pipeline.store.arena import CannotMap
 from softcask.pipeline.store.explained import explained
 from softcask.pipeline.store.local_cache import LocalCache
 from softcask.pipeline.store.objects import StoreObjects
@@ -68,7 +69,7 @@ class ObjectBuffers:
             CorruptObject: It is gone or has another length (or, where it is in memory, another checksum).
             StoreAccess: The filesystem refused.
         """
-        if not self.in_files:
+        if not self.in_files or self._too_large(record):
             return self._in_memory(record)
         with self.file(record) as (descriptor, state):
             try:
@@ -84,7 +85,10 @@ class ObjectBuffers:
         Raises:
             CorruptObject: It is gone, no regular file, or has another length than was committed.
             StoreAccess: The filesystem refused.
+            CannotMap: It is larger than all copies together may be.
         """
+        if self._too_large(record):
+            raise CannotMap(f"{record.key} has {record.size} bytes, more than cache_dir_bytes allows")
         descriptor = self._descriptor(record)
         try:
             status = os.fstat(descriptor)
@@ -103,6 +107,9 @@ class ObjectBuffers:
         if self._cache is None:
             return False
         return self._cache.remove(self._cache.path(self._objects.uri, record))
+
+    def _too_large(self, record: ObjectRecord) -> bool:
+        return self._cache is not None and record.size > self._cache.most_bytes
 
     def _descriptor(self, record: ObjectRecord) -> int:
         if self._cache is None:

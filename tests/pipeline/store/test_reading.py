@@ -212,7 +212,7 @@ def test_every_flipped_byte_of_a_mapped_shard_is_found_by_whoever_touches_it(tmp
     data = path.read_bytes()
     expected_NC = halves(made.readable_logits("alpha"))
     chunk = 4 * 2 * CLASSES + 4
-    for place in [*range(0, len(data), 7), *range(len(data) - 4 - 16 * 16 - 4, len(data))]:
+    for place in [*range(0, len(data), 29), *range(len(data) - 4 - 16 * 16 - 4, len(data), 5)]:
         path.write_bytes(flip(data, place, place % 8))
         for rows_B in (np.arange(62, 125), np.array([62]), np.array([80, 120, 62])):
             store = open_store(made.objects.uri)
@@ -441,3 +441,17 @@ def test_a_spawned_process_reads_a_store_that_is_sent_to_it(
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         found_NC = pool.apply(store.logits_at, ("alpha", np.arange(20), 1.0))
     assert np.array_equal(found_NC, halves(made.readable_logits("alpha")))
+
+
+@pytest.mark.parametrize("kind", ["blosc", "parquet"])
+def test_memory_stays_bounded_over_a_store_ten_times_larger(tmp_path: Path, kind: str) -> None:
+    """What the reader keeps of a store, and the one unit that it works on."""
+    made = made_store(str(tmp_path / "store"), kind)
+    unit_bytes = 64 * (2 * CLASSES + 4) + (64 * (8 + 64 + 5) if kind == "parquet" else 0)
+    store = open_store(made.objects.uri, cache_bytes=unit_bytes // 2)
+    held = []
+    for batch in store.batches(["alpha", "beta"], batch_rows=10, shuffle=(0, 0), pool_bytes=0):
+        assert len(batch.rows_B) <= 10
+        held.append(store._gatherer._kept.held_bytes)
+    assert 0 < max(held) <= unit_bytes
+    assert 2 * 6 * unit_bytes > 10 * max(held)
