@@ -91,13 +91,15 @@ def rivals(folder: Path, made: Made, rounds: int) -> dict[str, tuple[Cost, Cost]
         line = [python, str(script), name, str(folder), str(rounds)]
         done = subprocess.run(line, capture_output=True, text=True, timeout=1800, check=False)
         if done.returncode:
-            found[name] = f"missing ({(done.stderr.strip().splitlines() or ['no message'])[-1][:60]})"
+            told = [line for line in done.stderr.splitlines() if "Error" in line] or ["no message"]
+            found[name] = f"missing ({told[-1][:80]})"
             continue
-        told = json.loads(done.stdout.strip().splitlines()[-1])
+        measured = json.loads(done.stdout.strip().splitlines()[-1])
         forwards, shuffled = (
-            median([Cost(cpu=cpu, wall=wall) for cpu, wall in told[way]]) for way in ("forwards", "shuffled")
+            median([Cost(cpu=cpu, wall=wall) for cpu, wall in measured[way]])
+            for way in ("forwards", "shuffled")
         )
-        found[f"{name} {told['version']}"] = forwards, shuffled
+        found[f"{name} {measured['version']}"] = forwards, shuffled
     return found
 
 
