@@ -9,6 +9,7 @@ and CPU and wall microseconds a row, in the order of the rows and shuffled, a li
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -26,21 +27,17 @@ Read = Callable[[int], Iterable[Any]]
 """From the number of the round to what has to be iterated over."""
 
 
-def datasets(logits: np.ndarray, folder: Path) -> tuple[Read, Read]:
-    """Hugging Face datasets: a fixed-size list a teacher, in Arrow files; a batch at a time into one array.
+def datasets_numpy(logits: np.ndarray, folder: Path) -> tuple[Read, Read]:
+    """Hugging Face datasets in the format that gives arrays: a list a teacher, a batch at a time."""
+    found = saved_dataset(logits, folder).with_format("numpy")
+    assert np.array_equal(found[3:5]["t1"], logits[3:5, 1])
+    return by_batches(len(logits), found.__getitem__)
 
-    In its "arrow" format, whose lists are arrays without a copy; "numpy" takes three times as long.
-    """
-    import pyarrow as pa
-    from datasets import Dataset, load_from_disk
 
-    rows, teachers, classes = logits.shape
-    columns = {}
-    for m in range(teachers):
-        values = pa.array(np.ascontiguousarray(logits[:, m]).reshape(-1))
-        columns[f"t{m}"] = pa.FixedSizeListArray.from_arrays(values, classes)
-    Dataset(pa.table(columns)).save_to_disk(str(folder / "hf"))
-    found = load_from_disk(str(folder / "hf")).with_format("arrow")
+def datasets_arrow(logits: np.ndarray, folder: Path) -> tuple[Read, Read]:
+    """Hugging Face datasets in its "arrow" format, whose lists are seen as arrays by hand, without a copy."""
+    found = saved_dataset(logits, folder).with_format("arrow")
+    _, teachers, classes = logits.shape
 
     def batch(chosen: slice | np.ndarray) -> np.ndarray:
         table = found[chosen]
@@ -51,6 +48,25 @@ def datasets(logits: np.ndarray, folder: Path) -> tuple[Read, Read]:
         return slab
 
     assert np.array_equal(batch(slice(3, 5))[1], logits[3:5, 1])
+    return by_batches(len(logits), batch)
+
+
+def saved_dataset(logits: np.ndarray, folder: Path) -> Any:
+    """A column of fixed-size lists a teacher, in Arrow files."""
+    import pyarrow as pa
+    from datasets import Dataset, load_from_disk
+
+    columns = {}
+    for m in range(logits.shape[1]):
+        values = pa.array(np.ascontiguousarray(logits[:, m]).reshape(-1))
+        columns[f"t{m}"] = pa.FixedSizeListArray.from_arrays(values, logits.shape[2])
+    shutil.rmtree(folder / "hf", ignore_errors=True)
+    Dataset(pa.table(columns)).save_to_disk(str(folder / "hf"))
+    return load_from_disk(str(folder / "hf"))
+
+
+def by_batches(rows: int, batch: Callable[[Any], Any]) -> tuple[Read, Read]:
+    """All rows in batches, in order and at random."""
 
     def forwards(_: int) -> Iterable[Any]:
         return (batch(slice(start, start + BATCH)) for start in range(0, rows, BATCH))
@@ -126,7 +142,8 @@ def webdataset(logits: np.ndarray, folder: Path) -> tuple[Read, Read]:
 
 
 LOADERS = {
-    "datasets": datasets,
+    "datasets": datasets_numpy,
+    "datasets, arrow": datasets_arrow,
     "litdata": litdata,
     "mosaicml-streaming": streaming,
     "webdataset": webdataset,
@@ -146,7 +163,7 @@ def main() -> None:
     name, folder, rounds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     logits = np.load(folder / "logits.npy")
     reads = LOADERS[name](logits, folder)
-    found: dict[str, Any] = {"version": version(name), "forwards": [], "shuffled": []}
+    found: dict[str, Any] = {"version": version(name.split(",")[0]), "forwards": [], "shuffled": []}
     for number in range(rounds + 1):
         for way, read in zip(("forwards", "shuffled"), reads, strict=True):
             cost = measured(read, number, len(logits))
