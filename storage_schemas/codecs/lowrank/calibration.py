@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, Self
 
 import numpy as np
@@ -205,17 +206,29 @@ class Calibration:
         """The finest step whose coefficients take at most so many bytes; None where none does."""
         coarse = fine = float(_STEPS[0])
         for step in map(float, _STEPS):
-            if self._size(step) > most:
+            if not self._fits(step, most):
                 break
             coarse, fine = step, step / np.sqrt(2)
         else:
             return coarse
-        if self._size(coarse) > most or not self._rank(coarse):
+        if not self._fits(coarse, most) or not self._rank(coarse):
             return None
         for _ in range(4):
             middle = float(np.sqrt(coarse * fine))
-            coarse, fine = (middle, fine) if self._size(middle) <= most else (coarse, middle)
+            coarse, fine = (middle, fine) if self._fits(middle, most) else (coarse, middle)
         return coarse
+
+    def _fits(self, step: float, most: float) -> bool:
+        """Whether coefficients take at most so many bytes, and no code would have to be cut to the largest.
+
+        Codes that are cut cost few bytes and lose what a coarser step keeps.
+        """
+        return step >= self._finest and self._size(step) <= most
+
+    @cached_property
+    def _finest(self) -> float:
+        sizes_m = np.quantile(np.abs(self.calibration_Rm), 1 - _CUT, axis=0, method="higher")
+        return float(sizes_m.max(initial=0)) / MOST
 
     def _size(self, step: float) -> float:
         if step not in self._sizes:

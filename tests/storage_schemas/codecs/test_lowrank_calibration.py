@@ -106,6 +106,16 @@ def test_more_bytes_lose_less_and_far_less_than_a_head_alone(calibration: Calibr
     assert fitted.kl[1.0] < 0.2 * mean_kl(head_alone, teacher_rows(96, 2), 1.0)
 
 
+def test_more_bytes_than_a_teacher_of_few_directions_can_use_do_not_cut_its_codes() -> None:
+    basis_CR = np.random.default_rng(4).standard_normal((400, 4))
+    rows_RC = (np.random.default_rng(5).standard_normal((1_200, 4)) @ basis_CR.T).astype(np.float32)
+    calibration = Calibration.of(rows_RC[:1_000], rows_RC[1_000:])
+    for max_bytes in (64, 128, 192, 256):
+        codec = calibration.within_bytes(max_bytes).codec
+        for temperature in (1.0, 4.0):
+            assert mean_kl(codec, rows_RC[1_000:], temperature) < 5e-4
+
+
 def test_a_teacher_without_common_directions_keeps_a_head_over_its_mean_row() -> None:
     generator = np.random.default_rng(7)
     rows_RC = (generator.normal(0, 1, (300, 600)) + 6 * (generator.random((300, 600)) < 0.01)).astype(
