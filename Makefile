@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup test check format demo bench bench-store schema clean
+.PHONY: help setup test fuzz check format demo bench bench-store schema clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,6 +29,9 @@ $(READY): pyproject.toml constraints.txt
 
 test: $(READY)  ## run all tests; ARGS="-k zarr" to choose
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(READY)  ## read 1,000 stores that are malformed on purpose; some ten minutes
+	SOFTCASK_HOSTILE_EXAMPLES=1000 $(BIN)/python -m pytest tests/pipeline/store/test_hostile_at_random.py --timeout 3600 $(ARGS)
 
 check: $(READY)  ## ruff, mypy --strict, import-linter, hadolint
 	$(BIN)/ruff check .

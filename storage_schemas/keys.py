@@ -202,12 +202,16 @@ def checked_key(key: str) -> str:
     """`key` itself if it stays inside the store; for keys that were read from a store.
 
     Raises:
-        StoreError: It is absolute, has an empty, '.' or '..' part, a backslash, a colon or a control
-            character.
+        StoreError: It is absolute, has an empty, '.' or '..' part, a backslash, a colon, a control character
+            or half a character.
     """
     bad_part = any(part in ("", ".", "..") for part in key.split("/"))
-    if bad_part or any(letter in "\\:" or ord(letter) < 32 for letter in key):
+    if bad_part or any(_is_bad(letter) for letter in key):
         raise StoreError(
             f"the store names an object {key!r}, which does not stay inside the store; it is not trusted"
         )
     return key
+
+
+def _is_bad(letter: str) -> bool:
+    return letter in "\\:" or ord(letter) < 32 or "\ud800" <= letter <= "\udfff"

@@ -12,7 +12,7 @@ import json
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.checksum import crc32c_hex
@@ -26,7 +26,10 @@ Crc = Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
 
 _CHECKSUM = re.compile(rb'"checksum": "crc32c:([0-9a-f]{8})"\n}\n\Z')
 _ZEROS = b"00000000"
-_MAX_BYTES = 64 << 20
+_MOST_LEVELS = 32
+
+MOST_BYTES = 64 << 20
+"""Of a document."""
 
 
 def _later(default: Any) -> Any:
@@ -35,6 +38,19 @@ def _later(default: Any) -> Any:
     So they keep their bytes, and what is derived from them (checksums of receipts, metadata of arrays) too.
     """
     return Field(default, exclude_if=lambda value: value == default)
+
+
+def _not_too_deep(value: Any, levels: int = _MOST_LEVELS) -> Any:
+    if isinstance(value, dict | list | tuple):
+        if not levels:
+            raise ValueError(f"nested more than {_MOST_LEVELS} levels deep")
+        for each in value.values() if isinstance(value, dict) else value:
+            _not_too_deep(each, levels - 1)
+    return value
+
+
+Facts = Annotated[dict[str, Any], AfterValidator(_not_too_deep)]
+"""Anything that JSON can hold."""
 
 
 class Part(BaseModel):
@@ -120,8 +136,8 @@ def _unknown_fields(error: ValidationError) -> list[str]:
 
 
 def _parse(data: bytes, key: str) -> dict[str, Any]:
-    if len(data) > _MAX_BYTES:
-        raise CorruptObject(f"{key} has {len(data)} bytes; a manifest has at most {_MAX_BYTES}")
+    if len(data) > MOST_BYTES:
+        raise CorruptObject(f"{key} has {len(data)} bytes; a manifest has at most {MOST_BYTES}")
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -177,6 +193,16 @@ class ObjectRecord(Part):
         return data
 
 
+def _each_once(records: tuple[ObjectRecord, ...]) -> tuple[ObjectRecord, ...]:
+    if len({record.key for record in records}) < len(records):
+        raise ValueError("an object is recorded more than once")
+    return records
+
+
+Records = Annotated[tuple[ObjectRecord, ...], AfterValidator(_each_once)]
+"""Of different objects."""
+
+
 class CodecSpec(Part):
     """A codec as a store names it: enough to decode without a student's config.
 
@@ -189,7 +215,7 @@ class CodecSpec(Part):
     """
 
     name: Name
-    configuration: dict[str, Any] = {}
+    configuration: Facts = {}
     container: Literal["zarr", "parquet"] = "zarr"
     compression: Literal["none", "blosc"] = _later("none")
     arrays: dict[Name, ObjectRecord] = _later({})
@@ -270,11 +296,11 @@ class TeacherManifest(Manifest):
     num_classes: Annotated[int, Field(ge=2, le=1 << 20)]
     batch_size: Annotated[int, Field(ge=1)]
     codec: CodecSpec
-    codec_request: dict[str, Any] = _later({})
+    codec_request: Facts = _later({})
     expected_fidelity: tuple[Fidelity, ...] = _later(())
     stats: bool = _later(True)
-    fingerprint: dict[str, Any]
-    recorded: dict[str, Any]
+    fingerprint: Facts
+    recorded: Facts
 
     def pinned(self) -> dict[str, Any]:
         """What must be equal for another run to go on under this name."""
@@ -351,8 +377,8 @@ class Generation(Manifest):
 
     softcask: ClassVar[str] = "generation"
     generation: Annotated[int, Field(ge=1, lt=10**8)]
-    tables: tuple[ObjectRecord, ...]
-    manifests: tuple[ObjectRecord, ...]
+    tables: Records
+    manifests: Records
     teachers: dict[Name, TeacherTotals]
     dropped: Dropped = _later(Dropped())
 
@@ -411,7 +437,7 @@ class SourceFacts(Manifest):
     softcask: ClassVar[str] = "source"
     segment: Name
     table: ObjectRecord
-    source: dict[str, Any]
+    source: Facts
 
 
 DOCUMENTS: tuple[type[Manifest], ...] = (

@@ -142,6 +142,7 @@ def from_bytes(data: bytes, schema: pa.Schema, key: str, *, rows: int | None = N
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
             _check_footer(file, len(data), schema, key, rows)
             table = file.read(use_threads=False)
+            table.validate(full=True)  # text that is no UTF-8 would raise wherever it is first looked at
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, CorruptObject):
             raise

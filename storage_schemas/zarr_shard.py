@@ -21,12 +21,10 @@ from numpy.typing import NDArray
 from softcask.storage_schemas import zarr_chunks
 from softcask.storage_schemas.checksum import crc32c, crc32c_joined
 from softcask.storage_schemas.errors import CorruptObject
+from softcask.storage_schemas.growth import check_growth
 
 CRC_BYTES = 4
 ABSENT = np.uint64(2**64 - 1)
-
-_MOST_UNPACKED = 8 << 30
-"""Far more than any shard of ours unpacks to."""
 
 _VALID = crc32c(bytes(CRC_BYTES))
 """CRC-32C of any bytes with their own CRC-32C behind them; no bytes have 0."""
@@ -109,11 +107,8 @@ class OpenShard:
         self._all = not self._always and 0 not in self.verified
         self._lock = threading.Lock()
         self.held_bytes = 0
-        if grid.packed and grid.used * grid.chunk_bytes > _MOST_UNPACKED:
-            raise CorruptObject(
-                f"{key} says that it unpacks to {grid.used * grid.chunk_bytes} bytes; a shard has at most "
-                f"{_MOST_UNPACKED}. It is not trusted"
-            )
+        if grid.packed:
+            check_growth(len(raw), grid.used * grid.chunk_bytes, key)
         memory = np.empty(grid.used * grid.chunk_bytes, dtype=np.uint8) if grid.packed else raw
         self._memory, self._gap = memory, 0 if grid.packed else CRC_BYTES
         step = math.gcd(grid.row_bytes, self._gap)

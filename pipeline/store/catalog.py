@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +27,8 @@ from softcask.storage_schemas.manifest import (
     TeacherManifest,
     UnitCommit,
 )
+
+Manifest = TypeVar("Manifest", SegmentManifest, TeacherManifest)
 
 _READERS = 16
 
@@ -64,18 +67,33 @@ def read_contents(objects: StoreObjects, dropped: Dropped | None = None) -> Cont
     """
     dropped = dropped or Dropped()
     segments = [
-        SegmentManifest.from_bytes(data, key)
+        in_place(key, SegmentManifest.from_bytes(data, key))
         for name in objects.parts("transfer_set")
         if name not in dropped.segments
         and (data := objects.read_if_present(key := keys.segment_manifest(name))) is not None
     ]
     teachers = [
-        TeacherManifest.from_bytes(data, key)
+        in_place(key, TeacherManifest.from_bytes(data, key))
         for name in objects.parts("teachers")
         if name not in dropped.teachers
         and (data := objects.read_if_present(key := keys.teacher_manifest(name))) is not None
     ]
     return Contents(segments=tuple(segments), teachers={teacher.name: teacher for teacher in teachers})
+
+
+def in_place(key: str, manifest: Manifest) -> Manifest:
+    """`manifest` itself if it lies where its own name says.
+
+    Raises:
+        CorruptObject: It lies elsewhere.
+    """
+    if isinstance(manifest, SegmentManifest):
+        expected = keys.segment_manifest(manifest.segment)
+    else:
+        expected = keys.teacher_manifest(manifest.name)
+    if key != expected:
+        raise CorruptObject(f"{key} holds the document that belongs at {expected}; it was moved or copied")
+    return manifest
 
 
 def newest_generation(objects: StoreObjects) -> Generation | None:
@@ -190,7 +208,12 @@ def pointed_at(objects: StoreObjects) -> int:
 def _read_generation(objects: StoreObjects, number: int) -> Generation | None:
     key = keys.generation(number)
     data = objects.read_if_present(key)
-    return Generation.from_bytes(data, key) if data is not None else None
+    if data is None:
+        return None
+    generation = Generation.from_bytes(data, key)
+    if generation.generation != number:
+        raise CorruptObject(f"{key} is the document of generation {generation.generation}; it was moved")
+    return generation
 
 
 def _table(commits: Iterable[UnitCommit]) -> pa.Table:

@@ -43,6 +43,8 @@ def explained(verb: str, where: str, *, local: bool) -> Iterator[None]:
                 "free some space and run the same command again."
             ) from error
         raise StoreAccess(_told(verb, where, error)) from error
+    except MemoryError as error:
+        raise StoreAccess(f"no memory to {verb} {where}: it is larger than this machine can hold") from error
     except Exception as error:
         if local:
             raise

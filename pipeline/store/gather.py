@@ -127,7 +127,10 @@ class Gatherer:
         column = self._mapped.get(key)
         if column is None:
             shard_of = functools.partial(self._shard_of, place, layout.column.name)
-            fresh = MappedColumn(layout, self._buffers, shard_of, verify_always=self._always)
+            try:
+                fresh = MappedColumn(layout, self._buffers, shard_of, verify_always=self._always)
+            except MemoryError as error:
+                raise CannotMap(f"no memory to keep account of the chunks of {key}") from error
             column = self._mapped.setdefault(key, fresh)
         return column
 

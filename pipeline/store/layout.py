@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.codecs.base import Column
 from softcask.storage_schemas.codecs.registry import codec_from
+from softcask.storage_schemas.growth import check_growth
 from softcask.storage_schemas.manifest import SegmentManifest, TeacherManifest
 from softcask.storage_schemas.parquet_layout import PartLayout
 from softcask.storage_schemas.zarr_layout import ArrayLayout, group_metadata
@@ -102,6 +103,8 @@ class Part:
 
     def decode(self, data: bytes) -> dict[str, NDArray[Any]]:
         """See `UnitObject.decode`."""
+        row_bytes = sum(column.row_bytes for column in self.columns)
+        check_growth(len(data), (self.stop - self.start) * row_bytes, self.key)
         rows_R, values = self.layout.decode_part(data, self.start, self.stop, self.key)
         present_n = np.zeros(self.stop - self.start, dtype=np.bool_)
         present_n[rows_R - self.start] = True

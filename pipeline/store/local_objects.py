@@ -9,15 +9,55 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from softcask.storage_schemas.errors import StoreAccess
+from softcask.storage_schemas.errors import StoreAccess, StoreError
 
 TEMPORARY = ".tmp-"
 """How the name of a file begins that is no object yet."""
 
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EXDEV)
+
+
+def refuse_leaving(root: str, key: str) -> None:
+    """Refuse a key that a symbolic link leads out of the store's folder; links within it are as files.
+
+    Raises:
+        StoreError: It leads out.
+    """
+    place = root
+    for part in key.split("/"):
+        place = f"{place}/{part}"
+        if os.path.islink(place):  # noqa: PTH114 -- where pathlib raises, what opens the file is to do that
+            break
+    else:
+        return
+    leads_to = os.path.realpath(f"{root}/{key}")
+    if not leads_to.startswith(f"{os.path.realpath(root)}/"):
+        raise StoreError(
+            f"{key} of {root} is a symbolic link, or lies behind one, out of the store to {leads_to}; it is "
+            "not followed. Copy the store with what its links lead to (`cp -rL`), or open it there"
+        )
+
+
+def read_file(path: Path, start: int, stop: int | None) -> bytes:
+    """Bytes `start` to `stop` of a regular file, fewer where it ends before.
+
+    Raises:
+        OSError: There is none, or the filesystem refused.
+        StoreAccess: It is something else than a file.
+    """
+    # Without waiting: a pipe in the place of a file would never open.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreAccess(f"could not read {path}: it is no regular file")
+        # Python makes room for all that is asked for before it reads.
+        end = status.st_size if stop is None else min(stop, status.st_size)
+        file.seek(start)
+        return file.read(max(0, end - start))
 
 
 def publish_file(target: Path, data: bytes) -> bool:

@@ -475,8 +475,9 @@ def _sealed(objects: StoreObjects, generation: Generation | None) -> catalog.Con
     teachers: dict[str, TeacherManifest] = {}
     for record in generation.manifests if generation else ():
         if record.key.endswith("/segment.json"):
-            segments.append(SegmentManifest.from_bytes(objects.read_recorded(record), record.key))
+            segment = SegmentManifest.from_bytes(objects.read_recorded(record), record.key)
+            segments.append(catalog.in_place(record.key, segment))
         elif record.key.endswith("/teacher.json"):
             teacher = TeacherManifest.from_bytes(objects.read_recorded(record), record.key)
-            teachers[teacher.name] = teacher
+            teachers[teacher.name] = catalog.in_place(record.key, teacher)
     return catalog.Contents(segments=tuple(segments), teachers=teachers)

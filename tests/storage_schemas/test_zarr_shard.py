@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.stores import flip
 
-from softcask.storage_schemas import zarr_layout, zarr_shard
+from softcask.storage_schemas import growth, zarr_layout
 from softcask.storage_schemas.checksum import crc32c
 from softcask.storage_schemas.codecs.base import Column
 from softcask.storage_schemas.errors import CorruptObject
@@ -104,6 +104,7 @@ def test_unpacked_chunks_are_counted_and_what_would_unpack_to_too_much_is_refuse
     assert shard.held_bytes == 0
     shard.take(np.array([0, 5]))
     assert shard.held_bytes == 2 * 24
-    monkeypatch.setattr(zarr_shard, "_MOST_UNPACKED", 71)
+    monkeypatch.setattr(growth, "ALWAYS_BYTES", 71)
+    monkeypatch.setattr(growth, "_MOST_GROWTH", 0)
     with pytest.raises(CorruptObject, match="unpacks to 72 bytes"):
         opened("blosc", data, data)

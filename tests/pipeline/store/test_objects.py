@@ -379,7 +379,12 @@ def test_no_more_is_read_than_was_committed_and_a_byte(
         asked.append((start, end))
         return real(path, start=start, end=end)
 
+    def read_file(path: Path, start: int, stop: int) -> bytes:
+        asked.append((start, stop))
+        return local_objects.read_file(path, start, stop)
+
     monkeypatch.setattr(objects.fs, "cat_file", cat_file)
+    monkeypatch.setattr("softcask.pipeline.store.objects.read_file", read_file)
     objects.replace(KEY, b"committed and a great deal more")
     with pytest.raises(CorruptObject, match=f"{KEY} has more than the 9 bytes"):
         objects.read_recorded(record)
