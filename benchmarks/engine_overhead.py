@@ -35,8 +35,8 @@ from rich.table import Table
 
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.driver import precompute
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.prepare import prepare_root, prepare_segment
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.writing.prepare import prepare_root, prepare_segment
 from softcask.pipeline.transfer_sets.indexing import index_rows
 from softcask.storage_schemas import keys
 

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.layout import unit_objects, zarr_metadata
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.prepare import prepare_root, prepare_segment
-from softcask.pipeline.store.sealing import seal
+from softcask.pipeline.store.writing.prepare import prepare_root, prepare_segment
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.fingerprint import digest
 from softcask.storage_schemas.manifest import (

@@ -24,7 +24,7 @@ from urllib.request import Request, urlopen
 from rich.console import Console
 from rich.table import Table
 
-from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.access.objects import StoreObjects
 
 SIZES = {"1 KiB": (1 << 10, 60), "64 MiB": (64 << 20, 9)}
 """Bytes of an object, and rounds."""

@@ -17,8 +17,8 @@ from made_stores import Encoded, logits_like, make_store
 from numpy.typing import NDArray
 
 from softcask.pipeline.plan import choose_unit_rows
-from softcask.pipeline.store.local_objects import publish_file
-from softcask.pipeline.store.reader import Store, open_store
+from softcask.pipeline.store.access.local_objects import publish_file
+from softcask.pipeline.store.reading.reader import Store, open_store
 from softcask.storage_schemas.codecs.dense16 import Dense16
 from softcask.storage_schemas.codecs.lowrank.codec import Lowrank
 from softcask.storage_schemas.codecs.lowrank.settings import Settings

@@ -57,7 +57,7 @@ def diff(
     Exits with 1 when they differ.
     """
     from softcask.pipeline.store.care.differences import diff_stores, diff_teachers
-    from softcask.pipeline.store.reader import open_store
+    from softcask.pipeline.store.reading.reader import open_store
 
     if (other is None) != (len(teachers or ()) == 2) or (other and teachers):
         raise ConfigError("name another store to compare with, or two teachers: --teacher A --teacher B")

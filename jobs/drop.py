@@ -48,9 +48,9 @@ def drop(
     on. Objects stay until `softcask gc`. A dropped name can be used again when gc has taken its objects; a
     dropped row stays dropped.
     """
+    from softcask.pipeline.store.access.objects import StoreObjects
     from softcask.pipeline.store.care.drops import drop as seal_without
     from softcask.pipeline.store.care.drops import plan_drop
-    from softcask.pipeline.store.objects import StoreObjects
 
     if not (teachers or segments or rows):
         raise ConfigError("nothing to drop: name a --teacher, a --segment or a file of --rows")

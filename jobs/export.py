@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from softcask.pipeline.exchange.export import ExportReport
-    from softcask.pipeline.store.reader import Store
+    from softcask.pipeline.store.reading.reader import Store
 
 EXAMPLES = (
     "Examples:\n\nsoftcask export STORE targets.parquet --temperature 4\n\n"
@@ -87,7 +87,7 @@ def export(
     """Write decoded soft targets, or the top classes, as Parquet for pandas, DuckDB and `datasets`."""
     from softcask.pipeline.exchange.export import Shape
     from softcask.pipeline.exchange.export import export as write
-    from softcask.pipeline.store.reader import open_store
+    from softcask.pipeline.store.reading.reader import open_store
     from softcask.pipeline.targets.soft_targets import SoftTargets
 
     if logits and temperature is not None:

@@ -47,8 +47,8 @@ def gc(
     What is in use, what a planned unit may be made of, and what softcask did not write always stays. So does
     all that a reader may hold who opened the store less than --older-than ago.
     """
+    from softcask.pipeline.store.access.objects import StoreObjects
     from softcask.pipeline.store.care.garbage import collect, plan_gc
-    from softcask.pipeline.store.objects import StoreObjects
 
     objects = StoreObjects.at(store)
     plan = plan_gc(objects, older_than=_duration(older_than), keep=keep)

@@ -13,7 +13,7 @@ from softcask.storage_schemas.errors import ConfigError, IncompleteStore, StoreE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from softcask.pipeline.store.reader import Store
+    from softcask.pipeline.store.reading.reader import Store
 
 EXAMPLES = (
     "Examples:\n\nsoftcask inspect STORE\n\nsoftcask inspect STORE --row train-images-00000007\n\n"
@@ -109,7 +109,7 @@ def sample(store: Store, sample_id: str, temperatures: list[float], top: int) ->
 
 
 def _open(uri: str, allow_partial: bool) -> Store:
-    from softcask.pipeline.store.reader import open_store
+    from softcask.pipeline.store.reading.reader import open_store
 
     try:
         return open_store(uri, allow_partial=allow_partial)
@@ -165,7 +165,7 @@ def _origin(kind: str, fingerprint: dict[str, Any]) -> str:
 
 
 def _no_such_row(store: Store, sample_id: str) -> StoreError:
-    from softcask.pipeline.store.prepare import read_rows
+    from softcask.pipeline.store.rows import read_rows
 
     for segment in store.segments:
         table = read_rows(store.objects, segment)

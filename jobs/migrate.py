@@ -23,9 +23,9 @@ def migrate(store: StoreUri, check: Check = False, as_json: Json = False) -> Non
 
     Stores of every softcask so far open without this. It refuses those of a newer one.
     """
+    from softcask.pipeline.store.access.objects import StoreObjects
     from softcask.pipeline.store.care.migration import migrate as carry_out
     from softcask.pipeline.store.care.migration import plan_migration
-    from softcask.pipeline.store.objects import StoreObjects
 
     objects = StoreObjects.at(store)
     with Bars() as bars:

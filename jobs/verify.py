@@ -12,7 +12,7 @@ from softcask.jobs.options import Json, StoreUri
 from softcask.jobs.progress import Bars
 
 if TYPE_CHECKING:
-    from softcask.pipeline.store.verify import VerifyReport
+    from softcask.pipeline.store.care.verify import VerifyReport
 
 EXAMPLES = "Examples:\n\nsoftcask verify STORE\n\nsoftcask verify s3://bucket/store --json"
 
@@ -22,7 +22,7 @@ def verify(store: StoreUri, as_json: Json = False) -> None:
 
     Exits with 1 when a problem is found; each names its object.
     """
-    from softcask.pipeline.store.verify import verify as check
+    from softcask.pipeline.store.care.verify import verify as check
 
     with Bars() as bars:
 

@@ -16,8 +16,8 @@ from softcask.pipeline.codec_choice.request import CodecRequest
 from softcask.pipeline.codec_choice.trials import run_trials
 from softcask.pipeline.codec_choice.worker import split
 from softcask.pipeline.entries import Filled, LogitsOf, encoding, entry_manifest, fill_entry
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.reader import Store, open_store
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.reading.reader import Store, open_store
 from softcask.pipeline.targets.soft_targets import normalised
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.codecs.base import Codec

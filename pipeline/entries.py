@@ -18,14 +18,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from softcask.pipeline.pinning import pin_without_model
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.drops import refuse_dropped
 from softcask.pipeline.store.codecs import load_codec, publish_codec
-from softcask.pipeline.store.commit import UnitRows, commit_encoded, committed_units
-from softcask.pipeline.store.encoding import EncodedUnit, UnitEncoder
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.prepare import read_rows
-from softcask.pipeline.store.reader import Store
-from softcask.pipeline.store.sealing import seal
+from softcask.pipeline.store.reading.reader import Store
+from softcask.pipeline.store.receipts import committed_units
+from softcask.pipeline.store.rows import UnitRows, read_rows
+from softcask.pipeline.store.writing.commit import commit_encoded
+from softcask.pipeline.store.writing.encoding import EncodedUnit, UnitEncoder
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.fingerprint import canonical
 from softcask.storage_schemas.manifest import Fidelity, SegmentManifest, TeacherManifest

@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 from softcask.pipeline.factories import add_to_path
 from softcask.pipeline.pinning import pin
 from softcask.pipeline.plan import Task
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.catalog import read_contents
 from softcask.pipeline.store.codecs import load_codec
-from softcask.pipeline.store.commit import UnitRows, commit_encoded, read_commit
-from softcask.pipeline.store.encoding import EncodedUnit, UnitEncoder, drift
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.prepare import known_again, read_rows
+from softcask.pipeline.store.receipts import read_commit
+from softcask.pipeline.store.rows import UnitRows, read_rows
+from softcask.pipeline.store.writing.commit import commit_encoded
+from softcask.pipeline.store.writing.encoding import EncodedUnit, UnitEncoder, drift
+from softcask.pipeline.store.writing.prepare import known_again
 from softcask.pipeline.teachers.base import Teacher, TeacherOptions
 from softcask.pipeline.teachers.checks import check_logits
 from softcask.pipeline.transfer_sets.base import SourceOptions, TransferSet

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from softcask.pipeline.store.commit import committed_units, read_commit
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.layout import zarr_metadata
-from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.receipts import committed_units, read_commit
 from softcask.pipeline.teachers.base import Teacher, TeacherOptions
 from softcask.pipeline.teachers.checks import PROBE_TOLERANCE, check_logits, compare_probe, probe_positions
 from softcask.pipeline.transfer_sets.base import TransferSet

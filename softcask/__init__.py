@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from softcask.pipeline.precompute.config import load_run
     from softcask.pipeline.precompute.driver import precompute
-    from softcask.pipeline.store.reader import Store
-    from softcask.pipeline.store.reader import open_store as open
+    from softcask.pipeline.store.reading.reader import Store
+    from softcask.pipeline.store.reading.reader import open_store as open
     from softcask.pipeline.student.config import load_student
     from softcask.pipeline.student.training import train_student
     from softcask.pipeline.targets.soft_targets import SoftTargets

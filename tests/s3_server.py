@@ -25,8 +25,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import fsspec
 import pytest
 
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.retries import Retries
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.access.retries import Retries
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+never/shown"
 _HOP_BY_HOP = {"connection", "content-length", "transfer-encoding", "date", "server"}

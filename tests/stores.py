@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from softcask.pipeline.store.commit import UnitRows, commit_unit
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.layout import zarr_metadata
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.prepare import prepare_root, prepare_segment, read_rows
-from softcask.pipeline.store.sealing import seal
+from softcask.pipeline.store.rows import UnitRows, read_rows
+from softcask.pipeline.store.writing.commit import commit_unit
+from softcask.pipeline.store.writing.prepare import prepare_root, prepare_segment
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.manifest import (
     CodecSpec,

@@ -14,8 +14,8 @@ from softcask.pipeline.codec_choice.choose import choose
 from softcask.pipeline.codec_choice.request import CodecRequest
 from softcask.pipeline.codec_choice.trials import Sample, run_trials
 from softcask.pipeline.factories import add_to_path
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.codecs import publish_codec
-from softcask.pipeline.store.objects import StoreObjects
 from softcask.pipeline.teachers.base import HasOutputLayer, Teacher, TeacherOptions
 from softcask.pipeline.teachers.checks import check_logits
 from softcask.pipeline.transfer_sets.base import SourceOptions, TransferSet

@@ -22,10 +22,10 @@ from typing import Any
 import google_crc32c
 from fsspec.implementations.local import LocalFileSystem
 
-from softcask.pipeline.store.answers import redacted
-from softcask.pipeline.store.explained import explained
-from softcask.pipeline.store.filesystems import open_filesystem
-from softcask.pipeline.store.retries import Retries
+from softcask.pipeline.store.access.answers import redacted
+from softcask.pipeline.store.access.explained import explained
+from softcask.pipeline.store.access.filesystems import open_filesystem
+from softcask.pipeline.store.access.retries import Retries
 from softcask.storage_schemas.errors import ExchangeError
 
 MANIFEST = "_export.manifest"

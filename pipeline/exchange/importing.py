@@ -21,12 +21,12 @@ from softcask.pipeline.exchange.importers.base import ForeignLogits, Source
 from softcask.pipeline.exchange.importers.registry import IMPORTERS
 from softcask.pipeline.exchange.importers.sparse import TopRows, columns_of, even_rows
 from softcask.pipeline.plan import choose_unit_rows
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.catalog import read_contents
 from softcask.pipeline.store.codecs import load_codec
-from softcask.pipeline.store.encoding import EncodedUnit
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.prepare import prepare_root, prepare_segment
-from softcask.pipeline.store.reader import Store, open_store
+from softcask.pipeline.store.reading.reader import Store, open_store
+from softcask.pipeline.store.writing.encoding import EncodedUnit
+from softcask.pipeline.store.writing.prepare import prepare_root, prepare_segment
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.codecs.registry import codec_named

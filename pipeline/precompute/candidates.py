@@ -14,8 +14,8 @@ from softcask.pipeline.pinning import probe_rows
 from softcask.pipeline.precompute.codecs import settled_anew
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.preparation import rows_a_unit, teacher_manifest
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.prepare import read_rows
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.rows import read_rows
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.pipeline.transfer_sets.indexing import index_rows

@@ -13,7 +13,7 @@ from softcask.pipeline.executors.base import Executor, Pool
 from softcask.pipeline.pinning import is_pinned
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.results import Progress
-from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.codecs.base import Codec

@@ -25,11 +25,11 @@ from softcask.pipeline.precompute.groups import Groups, group_teachers, pools
 from softcask.pipeline.precompute.preparation import prepare_rows, refuse_pinned, teacher_manifest
 from softcask.pipeline.precompute.record import Totals, record_run
 from softcask.pipeline.precompute.results import Progress, Summary, TeacherSummary
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.drops import refuse_dropped
-from softcask.pipeline.store.commit import committed_units
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.prepare import check_root
-from softcask.pipeline.store.sealing import seal
+from softcask.pipeline.store.receipts import committed_units
+from softcask.pipeline.store.writing.prepare import check_root
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.pipeline.teachers.checks import near_chance
 from softcask.storage_schemas.errors import SoftcaskError, StoreAccess
 from softcask.storage_schemas.manifest import Generation, SegmentManifest

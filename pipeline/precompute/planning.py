@@ -25,10 +25,10 @@ from softcask.pipeline.precompute.preparation import (
     standing_segments,
 )
 from softcask.pipeline.precompute.results import Plan, Progress, TeacherPlan
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.drops import refuse_dropped
-from softcask.pipeline.store.commit import committed_units
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.prepare import check_root
+from softcask.pipeline.store.receipts import committed_units
+from softcask.pipeline.store.writing.prepare import check_root
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.manifest import Dropped

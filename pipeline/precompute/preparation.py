@@ -14,9 +14,9 @@ from softcask.pipeline.precompute.codecs import Settled, estimated_row_bytes, re
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.record import versions
 from softcask.pipeline.precompute.results import Progress
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.catalog import read_contents
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.prepare import prepare_root, prepare_segment
+from softcask.pipeline.store.writing.prepare import prepare_root, prepare_segment
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.pipeline.transfer_sets.indexing import index_rows

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from softcask.pipeline.executors.base import Executor
 from softcask.pipeline.label import TaskReport
-from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.manifest import RunRecord
 

@@ -13,13 +13,13 @@ from softcask.pipeline.precompute.candidates import Candidates
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.driver import precompute
 from softcask.pipeline.precompute.results import Progress
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.damage import Diagnosis, Remedy, Unit, diagnose
 from softcask.pipeline.store.care.mending import mend
+from softcask.pipeline.store.care.verify import VerifyReport, verify
 from softcask.pipeline.store.catalog import newest_generation, read_contents
-from softcask.pipeline.store.commit import committed_units
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.sealing import seal
-from softcask.pipeline.store.verify import VerifyReport, verify
+from softcask.pipeline.store.receipts import committed_units
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import CorruptObject
 
@@ -57,7 +57,7 @@ class Watch:
     """Who wants to see it happen.
 
     Attributes:
-        verify: As `pipeline.store.verify.verify` calls it.
+        verify: As `pipeline.store.care.verify.verify` calls it.
         mend: Called with objects done and in all.
         label: As `precompute` calls it.
     """

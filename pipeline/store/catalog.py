@@ -14,8 +14,8 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from softcask.pipeline.store.commit import committed_units, read_commit
-from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.receipts import committed_units, read_commit
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import CorruptObject, StoreError
 from softcask.storage_schemas.manifest import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.storage_schemas import keys, npy
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.codecs.registry import codec_from

@@ -1,4 +1,4 @@
-"""The rows of a store as students see them: readable ones, of all segments, in order."""
+"""The rows of a store: a segment's table, those of one unit, and the readable ones of all segments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,61 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.checks import checked_rows
+from softcask.storage_schemas import keys
+from softcask.storage_schemas.manifest import SegmentManifest
 from softcask.storage_schemas.tables import ROWS, content_hashes_of
+
+
+def read_rows(objects: StoreObjects, segment: SegmentManifest) -> pa.Table:
+    """The rows' table of a segment, checked.
+
+    Raises:
+        CorruptObject: It is gone, its bytes are not those that were committed, or it holds other numbers of
+            rows than the segment says.
+    """
+    return checked_rows(segment, objects.read_recorded(segment.table))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitRows:
+    """The rows of one unit, quarantined ones among them.
+
+    Attributes:
+        segment: Their segment.
+        view: Number of the view.
+        index: Place of the unit in the segment.
+        sample_ids: `[n]` ids.
+        labels: `[n]`, -1 where a row has none.
+        readable: `[n]`, False where a row is quarantined.
+    """
+
+    segment: SegmentManifest
+    view: int
+    index: int
+    sample_ids: Sequence[str]
+    labels: NDArray[np.int64]
+    readable: NDArray[np.bool_]
+
+    @property
+    def unit(self) -> str:
+        """The unit's name within its teacher."""
+        return keys.unit_name(self.segment.segment, self.view, self.index)
+
+    @classmethod
+    def of(cls, segment: SegmentManifest, table: pa.Table, view: int, index: int) -> UnitRows:
+        """The rows of one unit, from its segment's whole table."""
+        start, stop = segment.unit_range(index)
+        part = table.slice(start, stop - start)
+        return cls(
+            segment=segment,
+            view=view,
+            index=index,
+            sample_ids=part["sample_id"].to_pylist(),
+            labels=part["label"].fill_null(-1).to_numpy().astype(np.int64),
+            readable=pc.is_null(part["quarantine"]).to_numpy(),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from softcask.pipeline.store.order import pool_order, rows_by_unit, unit_numbers
+from softcask.pipeline.store.reading.order import pool_order, rows_by_unit, unit_numbers
 
 if TYPE_CHECKING:
     from softcask.pipeline.targets.soft_targets import LogitSource

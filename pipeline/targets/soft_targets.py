@@ -44,7 +44,7 @@ class TeacherEntry(Protocol):
 
 
 class LogitSource(Protocol):
-    """What soft targets are made from; `softcask.pipeline.store.reader.Store` is one."""
+    """What soft targets are made from; `softcask.pipeline.store.reading.reader.Store` is one."""
 
     @property
     def uri(self) -> str:

@@ -14,8 +14,8 @@ from tests.stores import MadeStore, flip, pin_by_hand
 
 from softcask.pipeline.store.care.drops import drop, plan_drop
 from softcask.pipeline.store.codecs import publish_codec
-from softcask.pipeline.store.reader import open_store
-from softcask.pipeline.store.sealing import reseal, seal
+from softcask.pipeline.store.reading.reader import open_store
+from softcask.pipeline.store.writing.sealing import reseal, seal
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.codecs.dense8 import Dense8

@@ -108,7 +108,7 @@ def test_a_filesystem_that_nobody_knows(refusal: Callable[..., str]) -> None:
 def test_a_store_without_room(
     refusal: Callable[..., str], project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("softcask.pipeline.store.objects.StoreObjects.free_bytes", lambda _: 1000)
+    monkeypatch.setattr("softcask.pipeline.store.access.objects.StoreObjects.free_bytes", lambda _: 1000)
     message = refusal()
     assert "are to be written" in message and "Nothing was labelled yet" in message
     assert "where 0.0 MiB are free" in message

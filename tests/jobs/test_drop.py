@@ -11,7 +11,7 @@ from tests.stores import MadeStore, all_objects, sealed_store
 from typer.testing import CliRunner, Result
 
 from softcask.jobs.cli import app
-from softcask.pipeline.store.reader import open_store
+from softcask.pipeline.store.reading.reader import open_store
 
 Softcask = Callable[..., Result]
 

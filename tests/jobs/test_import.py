@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 from tests.stores import MadeStore, sealed_store
 
-from softcask.pipeline.store.reader import open_store
+from softcask.pipeline.store.reading.reader import open_store
 
 Softcask = Callable[..., Result]
 DISTILLKIT = str(Path(__file__).parents[1] / "data" / "distillkit" / "recommended")

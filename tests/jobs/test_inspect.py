@@ -17,7 +17,7 @@ from tests.stores import MadeStore, all_objects, flip, sealed_store
 from tests.worlds import objects_of, write_rows
 from typer.testing import Result
 
-from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.access.objects import StoreObjects
 
 Softcask = Callable[..., Result]
 NAMES = ("ant", "bee", "cow", "doe", "eel")

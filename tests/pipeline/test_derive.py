@@ -17,9 +17,9 @@ from tests.stores import Killed, MadeStore, all_objects, mortal, sealed_store
 from softcask.pipeline.codec_choice.request import CodecRequest
 from softcask.pipeline.derive import combine, log_mean, mean_of_logits, reencode
 from softcask.pipeline.store.care.drops import drop, plan_drop
-from softcask.pipeline.store.commit import committed_units
-from softcask.pipeline.store.reader import open_store
-from softcask.pipeline.store.verify import verify
+from softcask.pipeline.store.care.verify import verify
+from softcask.pipeline.store.reading.reader import open_store
+from softcask.pipeline.store.receipts import committed_units
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import (

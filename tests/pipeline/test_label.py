@@ -19,10 +19,10 @@ from tests.worlds import CLASSES, write_rows
 from softcask.pipeline import label
 from softcask.pipeline.label import Labeller, LabelRecipe, TaskReport
 from softcask.pipeline.plan import Task, plan_tasks
-from softcask.pipeline.store.commit import committed_units
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.prepare import prepare_root, prepare_segment
-from softcask.pipeline.store.reader import open_store
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.reading.reader import open_store
+from softcask.pipeline.store.receipts import committed_units
+from softcask.pipeline.store.writing.prepare import prepare_root, prepare_segment
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.transfer_sets.arrays import ArraysOptions
 from softcask.pipeline.transfer_sets.base import RowBatch, TransferSet

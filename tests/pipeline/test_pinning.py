@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from tests.stores import MadeStore, all_objects, overtaken, teacher_manifest
 
 from softcask.pipeline.pinning import pin
-from softcask.pipeline.store.commit import commit_unit, committed_units, read_commit
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.sealing import seal
-from softcask.pipeline.store.verify import verify
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.care.verify import verify
+from softcask.pipeline.store.receipts import committed_units, read_commit
+from softcask.pipeline.store.writing.commit import commit_unit
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.transfer_sets.base import RowBatch
 from softcask.storage_schemas import keys

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.care.verify import Problem
 from softcask.pipeline.store.catalog import Contents, generation_numbers
-from softcask.pipeline.store.commit import read_commit
 from softcask.pipeline.store.layout import unit_objects, zarr_metadata
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.verify import Problem
+from softcask.pipeline.store.receipts import read_commit
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import SoftcaskError
 from softcask.storage_schemas.manifest import (

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from softcask.pipeline.store.reader import Store
+from softcask.pipeline.store.reading.reader import Store
 from softcask.storage_schemas.codecs.base import check_claim
 from softcask.storage_schemas.codecs.fidelity import divergence
 from softcask.storage_schemas.fingerprint import canonical

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.catalog import (
     Contents,
     hide_rows,
@@ -21,9 +22,8 @@ from softcask.pipeline.store.catalog import (
     read_contents,
     read_dropped_rows,
 )
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.prepare import read_rows
-from softcask.pipeline.store.sealing import publish_named, reseal
+from softcask.pipeline.store.rows import read_rows
+from softcask.pipeline.store.writing.sealing import publish_named, reseal
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import StoreError
 from softcask.storage_schemas.manifest import Dropped, Generation

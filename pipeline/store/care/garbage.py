@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from softcask.pipeline.store.access.local_objects import TEMPORARY
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.planned import PlannedKeys
 from softcask.pipeline.store.catalog import (
     newest_generation,
@@ -21,9 +23,7 @@ from softcask.pipeline.store.catalog import (
     read_contents,
     read_unsealed,
 )
-from softcask.pipeline.store.local_objects import TEMPORARY
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.sealing import point_at, reseal
+from softcask.pipeline.store.writing.sealing import point_at, reseal
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import StoreNotFound
 from softcask.storage_schemas.manifest import Dropped, Generation, ObjectRecord

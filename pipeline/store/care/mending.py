@@ -14,14 +14,14 @@ from typing import Any
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.damage import Diagnosis, Remedy, Unit
 from softcask.pipeline.store.catalog import newest_generation, read_commits
 from softcask.pipeline.store.codecs import load_codec
-from softcask.pipeline.store.commit import UnitRows, unit_stats
 from softcask.pipeline.store.layout import unit_objects
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.prepare import read_rows
-from softcask.pipeline.store.sealing import point_at, reseal
+from softcask.pipeline.store.rows import UnitRows, read_rows
+from softcask.pipeline.store.writing.commit import unit_stats
+from softcask.pipeline.store.writing.sealing import point_at, reseal
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import CorruptObject, StoreNotFound
 from softcask.storage_schemas.fingerprint import digest

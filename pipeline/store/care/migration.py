@@ -12,9 +12,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.catalog import newest_generation
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.sealing import reseal
+from softcask.pipeline.store.writing.sealing import reseal
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import StoreNotFound
 from softcask.storage_schemas.manifest import FORMAT_VERSION, format_version_of

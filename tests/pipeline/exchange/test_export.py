@@ -21,7 +21,7 @@ from tests.stores import MadeStore, sealed_store
 from softcask.pipeline.exchange import export as export_module
 from softcask.pipeline.exchange.destination import MANIFEST, writing
 from softcask.pipeline.exchange.export import Shape, export, top_of
-from softcask.pipeline.store.reader import open_store
+from softcask.pipeline.store.reading.reader import open_store
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.storage_schemas.errors import ConfigError, ExchangeError, StoreAccess
 

@@ -11,7 +11,7 @@ from tests.stores import sealed_store
 
 from softcask.pipeline.exchange.destination import MANIFEST
 from softcask.pipeline.exchange.export import export
-from softcask.pipeline.store.reader import open_store
+from softcask.pipeline.store.reading.reader import open_store
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.storage_schemas.errors import ExchangeError, StoreAccess
 

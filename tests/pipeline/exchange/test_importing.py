@@ -17,10 +17,10 @@ from tests.stores import Killed, MadeStore, all_objects, mortal, sealed_store
 from softcask.pipeline.exchange.export import Shape, export
 from softcask.pipeline.exchange.importers.base import Source
 from softcask.pipeline.exchange.importing import import_logits
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.drops import drop, plan_drop
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.reader import open_store
-from softcask.pipeline.store.verify import verify
+from softcask.pipeline.store.care.verify import verify
+from softcask.pipeline.store.reading.reader import open_store
 from softcask.pipeline.student.loader import SoftTargetLoader
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.pipeline.transfer_sets.arrays import ArraysOptions

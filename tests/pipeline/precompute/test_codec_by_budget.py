@@ -17,8 +17,8 @@ from softcask.pipeline.precompute.codecs import Settled
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.driver import precompute
 from softcask.pipeline.precompute.planning import plan
-from softcask.pipeline.store.reader import open_store
-from softcask.pipeline.store.verify import verify
+from softcask.pipeline.store.care.verify import verify
+from softcask.pipeline.store.reading.reader import open_store
 from softcask.storage_schemas.errors import CodecDrift, ConfigError, ManifestMismatch
 
 

@@ -28,7 +28,7 @@ from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.driver import precompute
 from softcask.pipeline.precompute.planning import plan
 from softcask.pipeline.precompute.results import Progress
-from softcask.pipeline.store.reader import open_store
+from softcask.pipeline.store.reading.reader import open_store
 from softcask.storage_schemas.errors import (
     ConfigError,
     FactoryError,

@@ -14,11 +14,11 @@ from tests.worlds import identities_of, run_config, teacher, write_rows
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.driver import precompute
 from softcask.pipeline.precompute.planning import plan
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.drops import drop, plan_drop
 from softcask.pipeline.store.care.garbage import collect, plan_gc
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.reader import open_store
-from softcask.pipeline.store.verify import verify
+from softcask.pipeline.store.care.verify import verify
+from softcask.pipeline.store.reading.reader import open_store
 from softcask.storage_schemas.errors import StoreError
 
 A, B = teacher("a"), teacher("b", kwargs={"seed": 1})

@@ -12,8 +12,8 @@ from tests.worlds import identities_of, run_config, teacher, write_rows
 
 from softcask.pipeline.precompute.driver import precompute
 from softcask.pipeline.precompute.planning import plan
-from softcask.pipeline.store.reader import open_store
-from softcask.pipeline.store.verify import verify
+from softcask.pipeline.store.care.verify import verify
+from softcask.pipeline.store.reading.reader import open_store
 from softcask.storage_schemas.errors import ManifestMismatch, TransferSetError
 
 

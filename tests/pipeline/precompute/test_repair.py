@@ -17,10 +17,10 @@ from softcask.pipeline.precompute import repair as module
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.driver import precompute
 from softcask.pipeline.precompute.repair import RepairReport, repair
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.drops import drop, plan_drop
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.reader import open_store
-from softcask.pipeline.store.verify import verify
+from softcask.pipeline.store.care.verify import verify
+from softcask.pipeline.store.reading.reader import open_store
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import StoreAccess
 

@@ -24,7 +24,7 @@ from tests.stores import MadeStore
 
 from softcask.pipeline.store.care.drops import drop, plan_drop
 from softcask.pipeline.store.codecs import publish_codec
-from softcask.pipeline.store.sealing import seal
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas import tables
 from softcask.storage_schemas.checksum import crc32c, crc32c_hex
 from softcask.storage_schemas.codecs.base import Codec

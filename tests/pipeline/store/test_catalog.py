@@ -8,11 +8,11 @@ import pytest
 from tests.stores import Killed, MadeStore, all_objects, flip, mortal, overtaken, teacher_manifest
 
 from softcask.pipeline.store import catalog
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.care.verify import verify
 from softcask.pipeline.store.catalog import newest_generation, read_commits, read_contents
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.reader import open_store
-from softcask.pipeline.store.sealing import seal
-from softcask.pipeline.store.verify import verify
+from softcask.pipeline.store.reading.reader import open_store
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import CorruptObject
 from softcask.storage_schemas.manifest import Generation, ObjectRecord, Pointer

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from tests.stores import Killed, MadeStore, all_objects, flip, mortal, sealed_store, teacher_manifest
 
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.garbage import collect, plan_gc
 from softcask.pipeline.store.care.migration import migrate, plan_migration
+from softcask.pipeline.store.care.verify import verify
 from softcask.pipeline.store.catalog import newest_generation
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.reader import open_store
-from softcask.pipeline.store.sealing import seal
-from softcask.pipeline.store.verify import verify
+from softcask.pipeline.store.reading.reader import open_store
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.checksum import crc32c_hex
 from softcask.storage_schemas.errors import CorruptObject, FormatTooNew

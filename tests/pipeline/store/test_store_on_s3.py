@@ -23,10 +23,10 @@ from tests.s3_server import (
 )
 from tests.stores import Killed, MadeStore, flip, mortal, sealed_store
 
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.reader import open_store
-from softcask.pipeline.store.sealing import seal
-from softcask.pipeline.store.verify import verify
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.care.verify import verify
+from softcask.pipeline.store.reading.reader import open_store
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import CorruptObject, StoreAccess, StoreNotFound
 

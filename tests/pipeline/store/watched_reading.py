@@ -22,8 +22,8 @@ import numpy as np
 from tests.pipeline.store.forging import SECRET, Forgery, varied_store
 from tests.stores import all_objects
 
-from softcask.pipeline.store.reader import open_store
-from softcask.pipeline.store.verify import verify
+from softcask.pipeline.store.care.verify import verify
+from softcask.pipeline.store.reading.reader import open_store
 from softcask.storage_schemas.errors import SoftcaskError
 
 TEMPERATURES = (1.0, 2.5)

@@ -12,10 +12,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from softcask.pipeline.store.commit import UnitRows, commit_unit
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.prepare import prepare_root, prepare_segment, read_rows
-from softcask.pipeline.store.sealing import seal
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.rows import UnitRows, read_rows
+from softcask.pipeline.store.writing.commit import commit_unit
+from softcask.pipeline.store.writing.prepare import prepare_root, prepare_segment
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.pipeline.transfer_sets.arrays import ArraysOptions
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.pipeline.transfer_sets.indexing import index_rows

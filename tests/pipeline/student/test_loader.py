@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from softcask.pipeline.store.reader import Store, open_store
+from softcask.pipeline.store.reading.reader import Store, open_store
 from softcask.pipeline.student.loader import SoftTargetLoader
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.pipeline.transfer_sets.base import RowBatch, TransferSet

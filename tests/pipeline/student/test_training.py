@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load_file
 from torch.nn.functional import cross_entropy, kl_div
 
-from softcask.pipeline.store.reader import open_store
+from softcask.pipeline.store.reading.reader import open_store
 from softcask.pipeline.student import StudentProgress, StudentResult, train_student
 from softcask.pipeline.student.config import StudentConfig
 from softcask.storage_schemas.errors import (

@@ -8,11 +8,11 @@ import pytest
 from tests.scaled_codec import add_scaled_teacher
 from tests.stores import MadeStore, sealed_store
 
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.differences import Difference, diff_stores, diff_teachers
 from softcask.pipeline.store.care.drops import drop, plan_drop
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.reader import Store, open_store
-from softcask.pipeline.store.sealing import seal
+from softcask.pipeline.store.reading.reader import Store, open_store
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas.errors import StoreError
 
 

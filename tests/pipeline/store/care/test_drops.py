@@ -7,12 +7,12 @@ import pyarrow.compute as pc
 import pytest
 from tests.stores import Killed, MadeStore, all_objects, mortal
 
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.drops import DropPlan, drop, plan_drop, refuse_dropped
+from softcask.pipeline.store.care.verify import verify
 from softcask.pipeline.store.catalog import newest_generation
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.reader import open_store
-from softcask.pipeline.store.sealing import seal
-from softcask.pipeline.store.verify import verify
+from softcask.pipeline.store.reading.reader import open_store
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas.errors import StoreError
 from softcask.storage_schemas.manifest import Dropped
 

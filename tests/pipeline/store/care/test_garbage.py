@@ -12,13 +12,13 @@ from tests.s3_server import S3
 from tests.scaled_codec import add_scaled_teacher
 from tests.stores import Killed, MadeStore, Mortal, all_objects, mortal, sealed_store
 
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.drops import drop, plan_drop, refuse_dropped
 from softcask.pipeline.store.care.garbage import GcPlan, collect, modified_at, plan_gc
+from softcask.pipeline.store.care.verify import verify
 from softcask.pipeline.store.catalog import newest_generation
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.reader import open_store
-from softcask.pipeline.store.sealing import seal
-from softcask.pipeline.store.verify import verify
+from softcask.pipeline.store.reading.reader import open_store
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import CorruptObject, StoreNotFound
 from softcask.storage_schemas.manifest import Pointer

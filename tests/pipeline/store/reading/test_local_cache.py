@@ -14,12 +14,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from numpy.typing import NDArray
 from tests.stores import MadeStore, flip, sealed_store
 
-from softcask.pipeline.store import reader
-from softcask.pipeline.store.buffers import ObjectBuffers
-from softcask.pipeline.store.local_cache import LocalCache
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.reader import Store, open_store
-from softcask.pipeline.store.sealing import seal
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.reading import reader
+from softcask.pipeline.store.reading.buffers import ObjectBuffers
+from softcask.pipeline.store.reading.local_cache import LocalCache
+from softcask.pipeline.store.reading.reader import Store, open_store
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas.errors import CorruptObject, StoreAccess
 from softcask.storage_schemas.manifest import CodecSpec, ObjectRecord
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from softcask.pipeline.store.arena import CannotMap
-from softcask.pipeline.store.explained import explained
-from softcask.pipeline.store.local_cache import LocalCache
-from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.access.explained import explained
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.reading.arena import CannotMap
+from softcask.pipeline.store.reading.local_cache import LocalCache
 from softcask.storage_schemas.errors import CorruptObject, StoreNotFound
 from softcask.storage_schemas.manifest import ObjectRecord
 

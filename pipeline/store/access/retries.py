@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from softcask.pipeline.store.answers import answer_of, may_pass
+from softcask.pipeline.store.access.answers import answer_of, may_pass
 
 _LOG = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from softcask.pipeline.store.retries import Retries
+from softcask.pipeline.store.access.retries import Retries
 
 
 class Clock:

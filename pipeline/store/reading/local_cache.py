@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from softcask.pipeline.store.explained import explained
+from softcask.pipeline.store.access.explained import explained
 from softcask.storage_schemas.errors import StoreAccess
 from softcask.storage_schemas.manifest import ObjectRecord
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.checks import (
     check_equal,
     check_logits,
@@ -28,7 +29,6 @@ from softcask.pipeline.store.checks import (
 )
 from softcask.pipeline.store.codecs import load_codec
 from softcask.pipeline.store.layout import unit_objects, zarr_metadata
-from softcask.pipeline.store.objects import StoreObjects
 from softcask.storage_schemas import keys, npy, tables
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.errors import CorruptObject, SoftcaskError, StoreAccess, StoreNotFound

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from softcask.pipeline.store.encoding import drift
+from softcask.pipeline.store.writing.encoding import drift
 from softcask.storage_schemas.errors import CodecDrift
 from softcask.storage_schemas.manifest import Fidelity
 

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from tests.stores import all_objects, flip, rows_table
 
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.prepare import prepare_root, prepare_segment, read_rows
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.rows import read_rows
+from softcask.pipeline.store.writing.prepare import prepare_root, prepare_segment
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.codecs.dense16 import Dense16
 from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch, StoreError

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from softcask.pipeline.store.buffers import FileState, ObjectBuffers
 from softcask.pipeline.store.layout import Part, Shard, UnitObject
+from softcask.pipeline.store.reading.buffers import FileState, ObjectBuffers
 from softcask.storage_schemas.checksum import crc32c_hex
 from softcask.storage_schemas.codecs.base import Column
 from softcask.storage_schemas.errors import CorruptObject

@@ -13,11 +13,12 @@ import zarr
 from numpy.typing import NDArray
 from tests.stores import Killed, MadeStore, all_objects, flip, mortal, overtaken, teacher_manifest
 
-from softcask.pipeline.store.commit import commit_unit, committed_units, read_commit
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.care.verify import verify
 from softcask.pipeline.store.layout import array_layouts
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.sealing import seal
-from softcask.pipeline.store.verify import verify
+from softcask.pipeline.store.receipts import committed_units, read_commit
+from softcask.pipeline.store.writing.commit import commit_unit
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch
 from softcask.storage_schemas.manifest import ObjectRecord

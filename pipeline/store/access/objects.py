@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from softcask.pipeline.store import filesystems
-from softcask.pipeline.store.answers import may_pass, says_no_bucket, says_past_the_end, says_taken
-from softcask.pipeline.store.explained import explained
-from softcask.pipeline.store.local_objects import (
+from softcask.pipeline.store.access import filesystems
+from softcask.pipeline.store.access.answers import may_pass, says_no_bucket, says_past_the_end, says_taken
+from softcask.pipeline.store.access.explained import explained
+from softcask.pipeline.store.access.local_objects import (
     TEMPORARY,
     publish_file,
     read_file,
@@ -30,7 +30,7 @@ from softcask.pipeline.store.local_objects import (
     replace_file,
     sync_folder,
 )
-from softcask.pipeline.store.retries import Retries
+from softcask.pipeline.store.access.retries import Retries
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import CorruptObject, StoreAccess, StoreNotFound
 from softcask.storage_schemas.manifest import MOST_BYTES, ObjectRecord

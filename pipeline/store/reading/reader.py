@@ -23,16 +23,15 @@ from fsspec.implementations.memory import MemoryFileSystem
 from numpy.typing import NDArray
 
 from softcask.pipeline.store import catalog
-from softcask.pipeline.store.buffers import ObjectBuffers
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.codecs import load_codec
-from softcask.pipeline.store.gather import Gatherer
-from softcask.pipeline.store.local_cache import CACHE_DISK_BYTES, LocalCache
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.order import Batch, batches
-from softcask.pipeline.store.prepare import read_rows
-from softcask.pipeline.store.rows import Rows
-from softcask.pipeline.store.selection import by_segment
-from softcask.pipeline.store.unit_index import UnitIndex
+from softcask.pipeline.store.reading.buffers import ObjectBuffers
+from softcask.pipeline.store.reading.gather import Gatherer
+from softcask.pipeline.store.reading.local_cache import CACHE_DISK_BYTES, LocalCache
+from softcask.pipeline.store.reading.order import Batch, batches
+from softcask.pipeline.store.reading.selection import by_segment
+from softcask.pipeline.store.reading.unit_index import UnitIndex
+from softcask.pipeline.store.rows import Rows, read_rows
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.codecs.base import Codec, Column, check_claim, check_keeps_logits
 from softcask.storage_schemas.errors import IncompleteStore, StoreError, StoreNotFound
@@ -322,7 +321,7 @@ class Store:
         Raises:
             StoreError: Unknown teacher or sample, or a temperature the codec makes no claim for.
         """
-        from softcask.pipeline.store.frame import soft_target_frame
+        from softcask.pipeline.store.reading.frame import soft_target_frame
 
         names = [teachers] if isinstance(teachers, str) else teachers or sorted(self.teachers)
         rows_B = np.arange(len(self.rows)) if sample_ids is None else self._known_rows(sample_ids)

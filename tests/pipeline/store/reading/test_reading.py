@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from tests.stores import MadeStore, flip
 
-from softcask.pipeline.store import arena, mapped
-from softcask.pipeline.store.buffers import ObjectBuffers
-from softcask.pipeline.store.reader import Store, open_store
-from softcask.pipeline.store.sealing import seal
+from softcask.pipeline.store.reading import arena, mapped
+from softcask.pipeline.store.reading.buffers import ObjectBuffers
+from softcask.pipeline.store.reading.reader import Store, open_store
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas import keys, zarr_layout
 from softcask.storage_schemas.codecs.base import Column, Container, Decoded
 from softcask.storage_schemas.codecs.dense16 import Dense16

@@ -24,7 +24,7 @@ from tests.s3_server import (
     unconditional,
 )
 
-from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.storage_schemas.errors import CorruptObject, SoftcaskError, StoreAccess, StoreNotFound
 from softcask.storage_schemas.manifest import ObjectRecord
 

@@ -16,9 +16,9 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from tests.stores import all_objects
 
-from softcask.pipeline.store import local_objects
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.retries import Retries
+from softcask.pipeline.store.access import local_objects
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.access.retries import Retries
 from softcask.storage_schemas.errors import CorruptObject, StoreAccess, StoreError, StoreNotFound
 from softcask.storage_schemas.manifest import ObjectRecord
 
@@ -151,7 +151,7 @@ def test_of_threads_that_race_for_a_name_exactly_one_wins_and_its_bytes_stand(
 
 RACER = """
 import sys
-from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.access.objects import StoreObjects
 objects, number = StoreObjects.at(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -185,7 +185,7 @@ def test_of_processes_that_race_for_names_exactly_one_wins_each(local: StoreObje
 
 WRITER = """
 import os, sys
-from softcask.pipeline.store import objects as module
+from softcask.pipeline.store.access import objects as module
 if sys.argv[2] == "named":
     del os.O_TMPFILE
 objects = module.StoreObjects.at(sys.argv[1])
@@ -384,7 +384,7 @@ def test_no_more_is_read_than_was_committed_and_a_byte(
         return local_objects.read_file(path, start, stop)
 
     monkeypatch.setattr(objects.fs, "cat_file", cat_file)
-    monkeypatch.setattr("softcask.pipeline.store.objects.read_file", read_file)
+    monkeypatch.setattr("softcask.pipeline.store.access.objects.read_file", read_file)
     objects.replace(KEY, b"committed and a great deal more")
     with pytest.raises(CorruptObject, match=f"{KEY} has more than the 9 bytes"):
         objects.read_recorded(record)

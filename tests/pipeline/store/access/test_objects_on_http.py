@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from tests.stores import MadeStore, sealed_store
 
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.reader import open_store
-from softcask.pipeline.store.retries import Retries
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.access.retries import Retries
+from softcask.pipeline.store.reading.reader import open_store
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import CorruptObject, StoreAccess, StoreNotFound
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Container, Iterable
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.catalog import (
     Contents,
     generation_numbers,
@@ -17,7 +18,6 @@ from softcask.pipeline.store.catalog import (
     read_unsealed,
 )
 from softcask.pipeline.store.layout import zarr_metadata
-from softcask.pipeline.store.objects import StoreObjects
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import CorruptObject, SoftcaskError, StoreError
 from softcask.storage_schemas.manifest import Dropped, Generation, ObjectRecord, Pointer, TeacherTotals

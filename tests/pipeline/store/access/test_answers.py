@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from softcask.pipeline.store.answers import advice, answer_of, may_pass, redacted, says_taken
+from softcask.pipeline.store.access.answers import advice, answer_of, may_pass, redacted, says_taken
 
 botocore = pytest.importorskip("botocore.exceptions", reason="s3fs is not installed: pip install -e '.[dev]'")
 aiohttp = pytest.importorskip("aiohttp", reason="s3fs is not installed: pip install -e '.[dev]'")

@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from softcask.pipeline.store.arena import CannotMap
-from softcask.pipeline.store.bounded import Bounded
-from softcask.pipeline.store.buffers import ObjectBuffers
 from softcask.pipeline.store.layout import Shard
-from softcask.pipeline.store.mapped import MappedColumn
-from softcask.pipeline.store.selection import Run, by_unit
-from softcask.pipeline.store.unit_index import UnitIndex, UnitKey
-from softcask.pipeline.store.units import ColumnRows, OpenUnit, UnitOpener
+from softcask.pipeline.store.reading.arena import CannotMap
+from softcask.pipeline.store.reading.bounded import Bounded
+from softcask.pipeline.store.reading.buffers import ObjectBuffers
+from softcask.pipeline.store.reading.mapped import MappedColumn
+from softcask.pipeline.store.reading.selection import Run, by_unit
+from softcask.pipeline.store.reading.unit_index import UnitIndex, UnitKey
+from softcask.pipeline.store.reading.units import ColumnRows, OpenUnit, UnitOpener
 from softcask.storage_schemas.codecs.base import Column
 from softcask.storage_schemas.errors import CorruptObject
 from softcask.storage_schemas.manifest import ObjectRecord

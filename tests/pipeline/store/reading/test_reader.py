@@ -18,10 +18,10 @@ from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 from tests.stores import MadeStore, all_objects, flip, sealed_store
 
-from softcask.pipeline.store.buffers import ObjectBuffers
 from softcask.pipeline.store.catalog import newest_generation
-from softcask.pipeline.store.reader import Store, open_store
-from softcask.pipeline.store.sealing import seal
+from softcask.pipeline.store.reading.buffers import ObjectBuffers
+from softcask.pipeline.store.reading.reader import Store, open_store
+from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import (
     CorruptObject,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from softcask.pipeline.store.objects import StoreObjects
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.storage_schemas import tables
 from softcask.storage_schemas.errors import CorruptObject
 from softcask.storage_schemas.manifest import ObjectRecord

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softcask.pipeline.store.arena import PAGE, Arena
-from softcask.pipeline.store.buffers import FileState, ObjectBuffers
 from softcask.pipeline.store.layout import Shard
+from softcask.pipeline.store.reading.arena import PAGE, Arena
+from softcask.pipeline.store.reading.buffers import FileState, ObjectBuffers
 from softcask.storage_schemas.checksum import crc32c
 from softcask.storage_schemas.errors import CorruptObject
 from softcask.storage_schemas.manifest import ObjectRecord

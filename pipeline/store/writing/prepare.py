@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from softcask.pipeline.store.checks import checked_rows
-from softcask.pipeline.store.commit import committed_units
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.publishing import publish_table
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.receipts import committed_units
+from softcask.pipeline.store.rows import read_rows
+from softcask.pipeline.store.writing.publishing import publish_table
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.codecs.base import Column
 from softcask.storage_schemas.errors import ManifestMismatch, StoreError
@@ -133,16 +133,6 @@ def prepare_segment(
         _refuse_other_rows(objects, standing, index())
         _remember(objects, standing, source)
     return standing
-
-
-def read_rows(objects: StoreObjects, segment: SegmentManifest) -> pa.Table:
-    """The rows' table of a segment, checked.
-
-    Raises:
-        CorruptObject: It is gone, its bytes are not those that were committed, or it holds other numbers of
-            rows than the segment says.
-    """
-    return checked_rows(segment, objects.read_recorded(segment.table))
 
 
 def _facts(segment: SegmentManifest, source: dict[str, Any]) -> bytes:

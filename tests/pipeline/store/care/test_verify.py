@@ -19,11 +19,11 @@ from tests.stores import (
     teacher_manifest,
 )
 
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.care.verify import verify
 from softcask.pipeline.store.layout import array_layouts
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.reader import open_store
-from softcask.pipeline.store.sealing import reseal, seal
-from softcask.pipeline.store.verify import verify
+from softcask.pipeline.store.reading.reader import open_store
+from softcask.pipeline.store.writing.sealing import reseal, seal
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.codecs.registry import codec_from
 from softcask.storage_schemas.errors import StoreAccess, StoreNotFound

@@ -6,7 +6,7 @@ import contextlib
 import errno
 from collections.abc import Iterator
 
-from softcask.pipeline.store.answers import advice, answer_of, redacted, says_no_bucket
+from softcask.pipeline.store.access.answers import advice, answer_of, redacted, says_no_bucket
 from softcask.storage_schemas.errors import SoftcaskError, StoreAccess, StoreNotFound
 
 

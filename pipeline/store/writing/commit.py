@@ -8,7 +8,6 @@ that are in the store.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.codecs import load_codec
-from softcask.pipeline.store.encoding import EncodedUnit, encode_unit
 from softcask.pipeline.store.layout import UnitObject, unit_objects
-from softcask.pipeline.store.objects import StoreObjects
-from softcask.pipeline.store.publishing import publish_table
+from softcask.pipeline.store.receipts import read_commit
+from softcask.pipeline.store.rows import UnitRows
+from softcask.pipeline.store.writing.encoding import EncodedUnit, encode_unit
+from softcask.pipeline.store.writing.publishing import publish_table
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch
@@ -28,7 +29,6 @@ from softcask.storage_schemas.fingerprint import canonical, differences, digest
 from softcask.storage_schemas.manifest import (
     Fidelity,
     ObjectRecord,
-    SegmentManifest,
     TeacherManifest,
     UnitCommit,
 )
@@ -41,77 +41,6 @@ deviations of its logits. What other devices and kernels do to one set of weight
 _BLOCK_ROWS = 2048
 _ROUNDS = 5
 """Attempts to end a race over damaged objects; each ends in one as a rule."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitRows:
-    """The rows of one unit, quarantined ones among them.
-
-    Attributes:
-        segment: Their segment.
-        view: Number of the view.
-        index: Place of the unit in the segment.
-        sample_ids: `[n]` ids.
-        labels: `[n]`, -1 where a row has none.
-        readable: `[n]`, False where a row is quarantined.
-    """
-
-    segment: SegmentManifest
-    view: int
-    index: int
-    sample_ids: Sequence[str]
-    labels: NDArray[np.int64]
-    readable: NDArray[np.bool_]
-
-    @property
-    def unit(self) -> str:
-        """The unit's name within its teacher."""
-        return keys.unit_name(self.segment.segment, self.view, self.index)
-
-    @classmethod
-    def of(cls, segment: SegmentManifest, table: pa.Table, view: int, index: int) -> UnitRows:
-        """The rows of one unit, from its segment's whole table."""
-        start, stop = segment.unit_range(index)
-        part = table.slice(start, stop - start)
-        return cls(
-            segment=segment,
-            view=view,
-            index=index,
-            sample_ids=part["sample_id"].to_pylist(),
-            labels=part["label"].fill_null(-1).to_numpy().astype(np.int64),
-            readable=pc.is_null(part["quarantine"]).to_numpy(),
-        )
-
-
-def committed_units(objects: StoreObjects, teacher: str) -> set[str]:
-    """Names of a teacher's committed units: one listing, no receipt is read.
-
-    What else lies there (a file manager's notes, say) is no unit's receipt and is left alone.
-    """
-    names = objects.names(keys.commits_folder(teacher))
-    units = (name.removesuffix(".json") for name in names if name.endswith(".json"))
-    return {unit for unit in units if keys.is_unit(unit)}
-
-
-def read_commit(objects: StoreObjects, teacher: TeacherManifest, unit: str) -> UnitCommit | None:
-    """A unit's receipt, or None where it is not committed.
-
-    Raises:
-        CorruptObject: The receipt is damaged.
-        ManifestMismatch: It was made by something else than the teacher's name is pinned to.
-    """
-    key = keys.commit(teacher.name, unit)
-    if (data := objects.read_if_present(key)) is None:
-        return None
-    commit = UnitCommit.from_bytes(data, key)
-    if (commit.teacher, commit.unit) != (teacher.name, unit):
-        raise CorruptObject(f"{key} is the receipt of {commit.teacher}/{commit.unit}; it was moved or copied")
-    if commit.fingerprint != digest(teacher.fingerprint):
-        raise ManifestMismatch(
-            f"{key} was committed by {commit.fingerprint}, teacher {teacher.name!r} is pinned to "
-            f"{digest(teacher.fingerprint)}; the two come from different stores"
-        )
-    return commit
 
 
 def commit_unit(

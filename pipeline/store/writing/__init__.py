@@ -1,0 +1,1 @@
+"""From rows and logits to committed units and sealed generations."""
