@@ -131,9 +131,17 @@ def to_tensor(inputs_B: NDArray[Any]) -> torch.Tensor:
     """A batch as a tensor on the host, without a copy where torch can take the memory as it is.
 
     Torch takes no foreign byte order and no negative stride, and warns of read-only arrays: those are copied.
+
+    Raises:
+        ConfigError: Rows are text.
     """
     import torch
 
+    if inputs_B.dtype.kind == "T":
+        raise ConfigError(
+            "the transfer set's rows are text, and this model takes numbers: name a kind of teacher that "
+            "tokenizes, or another column as input"
+        )
     if inputs_B.flags.writeable and inputs_B.dtype.isnative and min(inputs_B.strides, default=0) >= 0:
         return torch.from_numpy(inputs_B)
     return torch.from_numpy(np.array(inputs_B, dtype=inputs_B.dtype.newbyteorder("="), order="C"))

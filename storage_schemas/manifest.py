@@ -246,7 +246,7 @@ class SegmentManifest(Manifest):
         labelled: Rows with a label.
         unit_rows: Rows a unit covers, the last unit apart; the shard length of every teacher's arrays.
         input_shape: Shape of one row.
-        input_dtype: numpy dtype of the rows.
+        input_dtype: numpy dtype of the rows, or `text`.
         table: The rows' table as committed.
         first: Place of its first row in the source, which holds the rows of earlier segments before it.
     """

@@ -19,6 +19,7 @@ from softcask.pipeline.store.rows import read_rows
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.pipeline.transfer_sets.indexing import index_rows
+from softcask.pipeline.transfer_sets.text import dtype_name
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import SoftcaskError
 from softcask.storage_schemas.manifest import ObjectRecord, RootManifest, SegmentManifest, TeacherManifest
@@ -81,7 +82,7 @@ class Candidates:
             labelled=len(table) - table["label"].null_count,
             unit_rows=self._config.store.unit_rows or rows_a_unit(self._config, settled, len(table)),
             input_shape=self._source.input_shape,
-            input_dtype=str(self._source.input_dtype),
+            input_dtype=dtype_name(self._source.input_dtype),
             table=ObjectRecord.of(key, data),
         ).to_bytes()
 

@@ -20,6 +20,7 @@ from softcask.pipeline.store.writing.prepare import prepare_root, prepare_segmen
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.pipeline.transfer_sets.indexing import index_rows
+from softcask.pipeline.transfer_sets.text import dtype_name
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.codecs.base import Column
 from softcask.storage_schemas.codecs.dense16 import Dense16
@@ -54,7 +55,7 @@ def prepare_rows(
             known.segment if known else next_segment(segments),
             source=source.describe(),
             input_shape=source.input_shape,
-            input_dtype=str(source.input_dtype),
+            input_dtype=dtype_name(source.input_dtype),
             unit_rows=config.store.unit_rows,
             index=lambda first=first, rows=rows: whole().slice(first, rows),  # type: ignore[misc]
             choose_unit_rows=lambda count: rows_a_unit(config, settled, count),

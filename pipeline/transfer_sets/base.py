@@ -22,7 +22,8 @@ class RowBatch:
     """Rows read together.
 
     Attributes:
-        inputs_B: `[B, *input_shape]` in the source's dtype; a row that could not be read is zeros.
+        inputs_B: `[B, *input_shape]` in the source's dtype; a row that could not be read is zeros. Text is of
+            `StringDType` (see `text.py`), and an unreadable row of it "".
         problems: Index within the batch -> why that row could not be read.
     """
 
@@ -40,7 +41,7 @@ class TransferSet(Protocol):
 
     @property
     def input_dtype(self) -> np.dtype[Any]:
-        """Element type of what `read` gives, in this machine's byte order."""
+        """Element type of what `read` gives, in this machine's byte order; `TEXT` where rows are text."""
 
     def __len__(self) -> int:
         """Rows, readable or not."""

@@ -158,3 +158,8 @@ def test_validating_options_does_not_import_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_rows_of_text_are_no_tensor_and_the_message_says_what_takes_them() -> None:
+    with pytest.raises(ConfigError, match="rows are text.*a kind of teacher that tokenizes"):
+        to_tensor(np.array(["a", "b"], dtype=np.dtypes.StringDType()))

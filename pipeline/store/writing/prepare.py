@@ -85,7 +85,7 @@ def prepare_segment(
         segment: Name of the segment.
         source: Cheap facts about the source; equal facts spare reading it.
         input_shape: Shape of one row.
-        input_dtype: numpy dtype of the rows.
+        input_dtype: numpy dtype of the rows, or `text`.
         unit_rows: Rows a unit as the user states them, or None.
         index: Reads every row of the segment; called only when it must be.
         choose_unit_rows: Rows a unit, from the number of rows, where the user states none.

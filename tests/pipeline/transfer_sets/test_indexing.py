@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from softcask.pipeline.transfer_sets.arrays import ArraysOptions
 from softcask.pipeline.transfer_sets.base import RowBatch
 from softcask.pipeline.transfer_sets.indexing import content_hashes, index_rows
+from softcask.pipeline.transfer_sets.text import TEXT, dtype_name
 from softcask.storage_schemas.errors import QuarantineExceeded, TransferSetError
 from softcask.storage_schemas.tables import ROWS
 
@@ -165,3 +166,24 @@ def test_a_hash_changes_with_type_shape_or_any_element() -> None:
 
 def test_no_rows_have_no_hashes() -> None:
     assert content_hashes(np.zeros((0, 3))).shape == (0,)
+
+
+def test_a_hash_of_text_is_of_each_strings_length_and_its_utf8_bytes() -> None:
+    def expected(shape: str, *strings: bytes) -> bytes:
+        parts = b"".join(struct.pack("<Q", len(each)) + each for each in strings)
+        return hashlib.sha256(f"text {shape} ".encode() + parts).digest()[:16]
+
+    texts_B = np.array(["h\u00e9llo", "", "h\u00e9llo\0"], dtype=TEXT)
+    found = [digest.tobytes() for digest in content_hashes(texts_B)]
+    assert found == [
+        expected("[]", "h\u00e9llo".encode()),
+        expected("[]", b""),
+        expected("[]", b"h\xc3\xa9llo\0"),
+    ]
+    pairs_B2 = np.array([["ab", "c"], ["a", "bc"]], dtype=TEXT)
+    found = [digest.tobytes() for digest in content_hashes(pairs_B2)]
+    assert found == [expected("[2]", b"ab", b"c"), expected("[2]", b"a", b"bc")]
+
+
+def test_a_store_calls_text_text_and_numbers_what_numpy_calls_them() -> None:
+    assert dtype_name(TEXT) == "text" and dtype_name(np.dtype(np.uint8)) == "uint8"
