@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from softcask.pipeline.teachers.outputs import OutputNames
+
 Role = Literal["member", "generalist", "specialist"]
 
 
@@ -84,6 +86,14 @@ class TeacherOptions(Options):
         model. Paths, devices and resources are not among them.
         """
         raise NotImplementedError
+
+    def output_names(self) -> OutputNames | None:
+        """What the model calls its outputs, found without building it; None where it does not name them.
+
+        Raises:
+            TeacherError: The files that tell cannot be read.
+        """
+        return None
 
     def source_digest(self) -> str | None:
         """`sha256:...` of the code behind this teacher, None if not known; no part of the fingerprint."""

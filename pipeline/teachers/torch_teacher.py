@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from softcask.pipeline.preprocessing import to_tensor
 from softcask.pipeline.weights import state_digest
 from softcask.storage_schemas.errors import ConfigError, TeacherError
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from softcask.pipeline.preprocessing import PreprocessingOptions
+    from softcask.pipeline.teachers.preparation import Preparation
 
 
 class TorchTeacher:
@@ -34,7 +33,7 @@ class TorchTeacher:
         module: torch.nn.Module,
         device: torch.device,
         *,
-        preprocessing: PreprocessingOptions,
+        preparation: Preparation,
         dtype: str = "float32",
         num_threads: int = 1,
         class_map: Sequence[int] | None = None,
@@ -43,9 +42,9 @@ class TorchTeacher:
 
         Args:
             name: For messages.
-            module: Gives logits for what `preprocessing` gives.
+            module: Gives logits for what `preparation` gives; called with keywords where that is a mapping.
             device: Where it stands.
-            preprocessing: What is done to each batch first.
+            preparation: What is done to each batch first.
             dtype: `float32`, or what to autocast to.
             num_threads: Torch threads on a CPU.
             class_map: Which outputs to keep, in order; None: all.
@@ -53,7 +52,7 @@ class TorchTeacher:
         self.name = name
         self.module = module.eval().requires_grad_(False)
         self.device = device
-        self._preprocessing, self._dtype, self._num_threads = preprocessing, dtype, num_threads
+        self._preparation, self._dtype, self._num_threads = preparation, dtype, num_threads
         self._most = max(class_map) if class_map is not None else None
         self._kept = None if class_map is None else torch.tensor(class_map, dtype=torch.int64, device=device)
 
@@ -102,15 +101,16 @@ class TorchTeacher:
 
     def _forward(self, inputs_B: NDArray[Any]) -> Any:
         try:
-            batch = self._preprocessing.apply(to_tensor(inputs_B).to(self.device))
+            staged_B = self._preparation.on_host(inputs_B)
+            batch_B = self._preparation.on_device(_moved(staged_B, self.device))
         except (ConfigError, TypeError) as error:
             raise TeacherError(f"teacher {self.name!r}: {error}") from error
         try:
-            return self.module(batch)
+            return self.module(**batch_B) if isinstance(batch_B, Mapping) else self.module(batch_B)
         except (Exception, SystemExit) as error:
             raise TeacherError(
                 f"teacher {self.name!r} raised {type(error).__name__} on a batch of shape "
-                f"{list(batch.shape)}, before preprocessing {list(inputs_B.shape)} {inputs_B.dtype}: {error}"
+                f"{_shapes(batch_B)}, before preprocessing {list(inputs_B.shape)} {inputs_B.dtype}: {error}"
             ) from error
 
     def _checked(self, logits_BC: torch.Tensor, num_rows: int) -> torch.Tensor:
@@ -126,6 +126,20 @@ class TorchTeacher:
                 f"but it has outputs 0 to {shape[1] - 1}"
             )
         return logits_BC
+
+
+def _moved(
+    staged_B: torch.Tensor | Mapping[str, torch.Tensor], device: torch.device
+) -> torch.Tensor | Mapping[str, torch.Tensor]:
+    if isinstance(staged_B, Mapping):
+        return {name: tensor.to(device) for name, tensor in staged_B.items()}
+    return staged_B.to(device)
+
+
+def _shapes(batch_B: torch.Tensor | Mapping[str, torch.Tensor]) -> str:
+    if isinstance(batch_B, Mapping):
+        return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in batch_B.items())
+    return str(list(batch_B.shape))
 
 
 def usable_device(name: str, *, num_gpus: float) -> torch.device:

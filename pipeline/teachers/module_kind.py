@@ -1,0 +1,94 @@
+"""What all kinds share whose teacher is a `torch.nn.Module`, however they come by it.
+
+Torch itself is imported by `load` alone, so that a config is validated anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import model_validator
+
+from softcask.pipeline.teachers.base import TeacherOptions
+from softcask.pipeline.teachers.outputs import ClassMap, check_class_map, kept_outputs
+from softcask.storage_schemas.errors import ConfigError, TeacherError, WeightsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from softcask.pipeline.teachers.preparation import Preparation
+    from softcask.pipeline.teachers.torch_teacher import TorchTeacher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A module with all that was loaded beside it.
+
+    Attributes:
+        module: With its weights, on the host.
+        preparation: What makes a batch of rows into what the module is called with.
+    """
+
+    module: torch.nn.Module
+    preparation: Preparation
+
+
+class ModuleTeacherOptions(TeacherOptions):
+    """Base of kinds whose teacher is a `torch.nn.Module`; they implement `_build`.
+
+    Attributes:
+        dtype: `float32`, or autocast to `bfloat16` or `float16`; logits are float32 always.
+        device: `auto` (CUDA where `num_gpus` asks for it, else CPU), or as torch names it.
+        class_map: Which of its outputs to keep, in the order of the store's classes: their numbers, their
+            names, or "by_name" for the names in the run's `[classes]`; None: all as they come.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "auto"
+    class_map: ClassMap | None = None
+
+    @model_validator(mode="after")
+    def _check_class_map(self) -> Self:
+        check_class_map(self.class_map)
+        return self
+
+    def load(self) -> TorchTeacher:
+        """Build the module, load its weights and put it on its device, ready to label.
+
+        Raises:
+            TeacherError: There is no such module, or its weights, its classes or the device are not usable.
+            FactoryError: A factory cannot be imported or raised.
+        """
+        import torch
+
+        from softcask.pipeline.teachers.torch_teacher import TorchTeacher, usable_device
+
+        try:
+            device = usable_device(self.device, num_gpus=self.num_gpus)
+            if device.type == "cpu":
+                torch.set_num_threads(self.num_cpus)
+            # Parameters that are drawn must be the same ones in every actor.
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(0)
+                built = self._build()
+            kept = kept_outputs(self.class_map, self.output_names())
+        except (WeightsError, TeacherError, ConfigError) as error:
+            raise TeacherError(f"teacher {self.name!r}: {error}") from error
+        return TorchTeacher(
+            self.name,
+            built.module.to(device),
+            device,
+            preparation=built.preparation,
+            dtype=self.dtype,
+            num_threads=self.num_cpus,
+            class_map=kept,
+        )
+
+    def _build(self) -> Built:
+        """Build the module, under a fixed seed.
+
+        Raises:
+            TeacherError, WeightsError, ConfigError: What is wrong, without the teacher's name.
+        """
+        raise NotImplementedError
