@@ -13,8 +13,6 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from softcask.pipeline.pinning import pin_without_model
@@ -159,20 +157,7 @@ def encoding(objects: StoreObjects, wanted: TeacherManifest, logits_of: LogitsOf
 def _units(objects: StoreObjects, segment: SegmentManifest) -> Iterator[UnitRows]:
     """All rows of a segment by unit, as they were indexed."""
     table = read_rows(objects, segment)
-    for index in range(segment.units):
-        start, stop = segment.unit_range(index)
-        yield _unit_rows(segment, index, table.slice(start, stop - start))
-
-
-def _unit_rows(segment: SegmentManifest, index: int, part: pa.Table) -> UnitRows:
-    return UnitRows(
-        segment=segment,
-        view=0,
-        index=index,
-        sample_ids=part["sample_id"].to_pylist(),
-        labels=part["label"].fill_null(-1).to_numpy().astype(np.int64),
-        readable=pc.is_null(part["quarantine"]).to_numpy(),
-    )
+    return (UnitRows.of(segment, table, 0, index) for index in range(segment.units))
 
 
 def _numbers(store: Store, segment: int, unit: UnitRows) -> NDArray[np.int64]:

@@ -6,7 +6,6 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,14 @@ _BLOCK_ROWS = 512
 
 
 def stats_table(
-    decoded: Decoded, *, rows_B: NDArray[np.int64], sample_ids: Sequence[str], labels_B: NDArray[np.int64]
+    decoded: Decoded, *, rows_B: NDArray[np.int64], sample_ids: pa.Array, labels_B: NDArray[np.int64]
 ) -> pa.Table:
     """Statistics at T=1 of B rows.
 
     Args:
         decoded: Logits `[B, C]` as stored.
         rows_B: Each row's place in its segment.
-        sample_ids: Each row's id.
+        sample_ids: Each row's id, strings.
         labels_B: Each row's class, -1 where it has none.
 
     Returns:
@@ -46,7 +45,7 @@ def stats_table(
         top_BK[part], top_log_BK[part], entropy_B[part], margin_B[part], log_sum_B[part] = statistics
     columns = {
         "row": pa.array(rows_B, pa.int64()),
-        "sample_id": pa.array(sample_ids, pa.string()),
+        "sample_id": sample_ids,
         "label": pa.array(labels_B, pa.int32(), mask=labels_B < 0),
         "top_classes": _lists(top_BK),
         "top_log_probs": _lists(top_log_BK),

@@ -80,7 +80,7 @@ def unit_rows_of(segment: SegmentManifest, table: pa.Table, index: int) -> UnitR
         segment=segment,
         view=0,
         index=index,
-        sample_ids=part["sample_id"],
+        sample_ids=pa.array(part["sample_id"], pa.string()),
         labels=np.array([-1 if label is None else label for label in part["label"]], dtype=np.int64),
         readable=np.array([reason is None for reason in part["quarantine"]], dtype=np.bool_),
     )

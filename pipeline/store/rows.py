@@ -35,7 +35,7 @@ class UnitRows:
         segment: Their segment.
         view: Number of the view.
         index: Place of the unit in the segment.
-        sample_ids: `[n]` ids.
+        sample_ids: `[n]` strings, in Arrow's memory: a unit has thousands, of which a message names one.
         labels: `[n]`, -1 where a row has none.
         readable: `[n]`, False where a row is quarantined.
     """
@@ -43,7 +43,7 @@ class UnitRows:
     segment: SegmentManifest
     view: int
     index: int
-    sample_ids: Sequence[str]
+    sample_ids: pa.Array
     labels: NDArray[np.int64]
     readable: NDArray[np.bool_]
 
@@ -61,7 +61,7 @@ class UnitRows:
             segment=segment,
             view=view,
             index=index,
-            sample_ids=part["sample_id"].to_pylist(),
+            sample_ids=part["sample_id"].combine_chunks(),
             labels=part["label"].fill_null(-1).to_numpy().astype(np.int64),
             readable=pc.is_null(part["quarantine"]).to_numpy(),
         )

@@ -30,7 +30,7 @@ def check_logits(
         num_classes: Classes that the store has for this teacher.
         teacher: Its name, for the message.
         unit: The unit that is being labelled, for the message.
-        sample_ids: Ids `[B]` of the rows.
+        sample_ids: Ids `[B]` of the rows, Python's strings or Arrow's.
 
     Raises:
         TeacherError: Wrong number of rows or classes, NaN, or infinite.
@@ -58,8 +58,8 @@ def _refuse_unusable(
     rows = f"{int((~usable_BC).any(axis=1).sum())} of {len(sample_ids)} rows"
     raise TeacherError(
         f"teacher {teacher!r}, unit {unit}: {nans} NaN and {others} infinite logits in {rows}, "
-        f"first in row {sample_ids[row]!r}, class {column}: {logits_BC[row, column]}. Look at that row, the "
-        "preprocessing and the weights; float16 overflows above 65504, where float32 and bfloat16 do not"
+        f"first in row {str(sample_ids[row])!r}, class {column}: {logits_BC[row, column]}. Look at that row, "
+        "the preprocessing and the weights; float16 overflows above 65504, where float32 and bfloat16 do not"
     )
 
 

@@ -16,8 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from tests.worlds import CLASSES, write_rows
 
-from softcask.pipeline import label
-from softcask.pipeline.label import Labeller, LabelRecipe, TaskReport
+from softcask.pipeline.label import Labeller, LabelRecipe, TaskReport, labeller
 from softcask.pipeline.plan import Task, plan_tasks
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.reading.reader import open_store
@@ -266,7 +265,7 @@ def test_every_row_is_looked_at_where_the_source_is_not_known_to_be_as_it_was(
 
 
 def test_a_write_that_fails_ends_its_own_unit_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit, failed = label.commit_encoded, []
+    commit, failed = labeller.commit_encoded, []
 
     def fail_once(objects: Any, teacher: Any, rows: Any, logits_RC: Any) -> Any:
         if rows.index == 1 and not failed:
@@ -274,7 +273,7 @@ def test_a_write_that_fails_ends_its_own_unit_alone(world: World, monkeypatch: p
             raise StoreAccess("no space left")
         return commit(objects, teacher, rows, logits_RC)
 
-    monkeypatch.setattr(label, "commit_encoded", fail_once)
+    monkeypatch.setattr(labeller, "commit_encoded", fail_once)
     good, bad, after, again = world.submit(0, 1, 2, 1)
     with pytest.raises(StoreAccess, match="no space left"):
         bad.result(LONG)
@@ -305,7 +304,7 @@ def test_closing_gives_up_at_the_next_batch_and_resolves_every_report(world: Wor
 def test_closing_still_commits_a_unit_that_is_being_written(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit, writing, forwarding = label.commit_encoded, threading.Event(), threading.Event()
+    commit, writing, forwarding = labeller.commit_encoded, threading.Event(), threading.Event()
 
     def hold_write(*arguments: Any) -> Any:
         writing.set()
@@ -317,7 +316,7 @@ def test_closing_still_commits_a_unit_that_is_being_written(
             forwarding.set()
             assert world.labeller._closed.wait(LONG)
 
-    monkeypatch.setattr(label, "commit_encoded", hold_write)
+    monkeypatch.setattr(labeller, "commit_encoded", hold_write)
     world.teacher.on_batch = hold_unit_1
     first, second = world.submit(0, 1)
     wait(writing)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ def table_of(logits_BC: NDArray[np.float32], labels: list[int] | None = None) ->
     table = stats_table(
         Decoded(shifted_BC=logits_BC - row_max_B[:, None], row_max_B=row_max_B),
         rows_B=np.arange(rows) + 40,
-        sample_ids=[f"id-{row}" for row in range(rows)],
+        sample_ids=pa.array([f"id-{row}" for row in range(rows)]),
         labels_B=np.array(labels or [-1] * rows),
     )
     assert table.schema.equals(tables.STATS)
@@ -116,6 +117,8 @@ def test_rows_do_not_depend_on_one_another_however_many_there_are() -> None:
 
 def test_no_rows_give_an_empty_table() -> None:
     empty = Decoded(shifted_BC=np.empty((0, 9), np.float32), row_max_B=np.empty(0, np.float32))
-    table = stats_table(empty, rows_B=np.arange(0), sample_ids=[], labels_B=np.empty(0, np.int64))
+    table = stats_table(
+        empty, rows_B=np.arange(0), sample_ids=pa.array([], pa.string()), labels_B=np.empty(0, np.int64)
+    )
     assert len(table) == 0
     assert table.schema.equals(tables.STATS)

@@ -230,7 +230,7 @@ def unit_stats(codec: Codec, rows: UnitRows, columns: Mapping[str, NDArray[Any]]
         stats_table(
             codec.decode({name: values[block] for name, values in columns.items()}),
             rows_B=first + kept[block],
-            sample_ids=[rows.sample_ids[int(place)] for place in kept[block]],
+            sample_ids=rows.sample_ids.take(pa.array(kept[block])),
             labels_B=rows.labels[kept[block]],
         )
         for block in (slice(start, start + _BLOCK_ROWS) for start in range(0, max(len(kept), 1), _BLOCK_ROWS))

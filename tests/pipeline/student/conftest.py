@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -91,7 +92,7 @@ def write_store(world: World, labels: str | None, units: Sequence[int] | None = 
                 segment=segment,
                 view=0,
                 index=index,
-                sample_ids=ids[start:stop],
+                sample_ids=pa.array(ids[start:stop], pa.string()),
                 labels=stored[start:stop],
                 readable=readable[start:stop],
             )

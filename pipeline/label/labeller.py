@@ -1,0 +1,131 @@
+"""A labeller lives in one process, holds all teachers of its group, and runs three threads.
+
+One reads the batches of the next unit while one runs the teachers and one commits the unit before. It knows
+nothing of where it runs.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from softcask.pipeline.factories import add_to_path
+from softcask.pipeline.label.reading import UnitReader
+from softcask.pipeline.label.running import UnitRunner
+from softcask.pipeline.label.segments import Segments
+from softcask.pipeline.label.work import TaskReport, Work
+from softcask.pipeline.pinning import pin
+from softcask.pipeline.plan import Task
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.codecs import load_codec
+from softcask.pipeline.store.writing.commit import commit_encoded
+from softcask.pipeline.store.writing.encoding import EncodedUnit, drift
+from softcask.pipeline.teachers.base import Teacher
+from softcask.pipeline.transfer_sets.base import TransferSet
+
+if TYPE_CHECKING:
+    from softcask.pipeline.label.recipe import LabelRecipe
+
+
+class Labeller:
+    """Runs tasks, in the order they are submitted."""
+
+    def __init__(self, recipe: LabelRecipe) -> None:
+        """Load teachers and check them against their probe rows; see `LabelRecipe.build`."""
+        add_to_path(recipe.python_path)
+        self._objects = StoreObjects.at(recipe.store_uri)
+        self._segments = Segments(self._objects)
+        self._manifests = {manifest.name: manifest for manifest in recipe.manifests}
+        self._order = threading.Lock()
+        self._closed = threading.Event()
+        self._reader, self._forwarder, self._writer = (
+            ThreadPoolExecutor(1, name) for name in ("read", "run", "write")
+        )
+        source = recipe.transfer_set.open()
+        self._units = UnitReader(
+            objects=self._objects,
+            source=source,
+            segments=self._segments,
+            manifests=self._manifests,
+            batch_size=recipe.teachers[0].batch_size,
+            closed=self._closed,
+        )
+        self._runner = UnitRunner(
+            teachers=self._forwarder.submit(self._load, recipe, source).result(),
+            manifests=self._manifests,
+            codecs={name: load_codec(self._objects, known) for name, known in self._manifests.items()},
+            closed=self._closed,
+        )
+
+    def submit(self, task: Task) -> Future[TaskReport]:
+        """Start a task; its report comes when all its units are committed.
+
+        The caller bounds how many tasks are under way: each may hold the logits of its whole unit.
+        """
+        done: Future[TaskReport] = Future()
+        work = Work(
+            task=task, segment=self._segments.manifest(task.segment), rows=self._segments.unit_rows(task)
+        )
+        # Reader and forward thread must see tasks in one order, or each waits for what the other has not
+        # begun.
+        with self._order:
+            self._reader.submit(self._units.read, work)
+            self._forwarder.submit(self._forward, work, done)
+        return done
+
+    def close(self) -> None:
+        """End the threads within a batch; a unit whose logits are complete is still committed.
+
+        Reports of units that are given up raise `concurrent.futures.CancelledError`.
+        """
+        self._closed.set()
+        for pool in (self._reader, self._forwarder, self._writer):
+            pool.shutdown()
+
+    def _load(self, recipe: LabelRecipe, source: TransferSet) -> dict[str, Teacher]:
+        segments = self._segments.all()
+        teachers = {}
+        for options, manifest in zip(recipe.teachers, recipe.manifests, strict=True):
+            teacher = teachers[options.name] = options.load()
+            pin(self._objects, teacher, options, manifest, source, segments)
+        return teachers
+
+    def _forward(self, work: Work, done: Future[TaskReport]) -> None:
+        try:
+            encoded = self._runner.run(work)
+        except BaseException as error:
+            work.drain()
+            done.set_exception(error)
+            return
+        self._writer.submit(self._write, work, encoded, done)
+
+    def _write(self, work: Work, encoded: dict[str, EncodedUnit], done: Future[TaskReport]) -> None:
+        try:
+            started = time.perf_counter()
+            told = [
+                drift(unit.fidelity, self._manifests[name].expected_fidelity, f"{name} on {work.task.unit}")
+                for name, unit in encoded.items()
+            ]
+            commits = {
+                name: commit_encoded(self._objects, self._manifests[name], work.rows, unit)
+                for name, unit in encoded.items()
+            }
+            rows = {name: commit.rows for name, commit in commits.items()}
+            work.seconds["write"] = time.perf_counter() - started
+            done.set_result(
+                TaskReport(
+                    task=work.task,
+                    rows=rows,
+                    seconds=dict(work.seconds),
+                    device=self._device(),
+                    warnings=tuple(line for line in told if line),
+                )
+            )
+        except BaseException as error:
+            done.set_exception(error)
+
+    def _device(self) -> str:
+        devices = {str(getattr(teacher, "device", "cpu")) for teacher in self._runner.teachers.values()}
+        return ",".join(sorted(devices))

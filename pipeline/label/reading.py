@@ -1,0 +1,114 @@
+"""The reader: batches of a unit's rows, the very ones that were indexed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softcask.pipeline.label.segments import Segments
+from softcask.pipeline.label.work import Work
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.receipts import read_commit
+from softcask.pipeline.store.writing.prepare import known_again
+from softcask.pipeline.transfer_sets.base import TransferSet
+from softcask.pipeline.transfer_sets.indexing import content_hashes
+from softcask.storage_schemas.errors import TransferSetError
+from softcask.storage_schemas.manifest import SegmentManifest, TeacherManifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitReader:
+    """Reads for one labeller, in a thread of its own.
+
+    Attributes:
+        objects: The store.
+        source: Where rows come from.
+        segments: The store's segments.
+        manifests: By teacher.
+        batch_size: Rows a batch.
+        closed: Set when what is not yet computed is to be given up.
+    """
+
+    objects: StoreObjects
+    source: TransferSet
+    segments: Segments
+    manifests: Mapping[str, TeacherManifest]
+    batch_size: int
+    closed: threading.Event
+
+    def read(self, work: Work) -> None:
+        """Put the unit's batches into its queue, then None; or what went wrong."""
+        try:
+            self._read(work)
+        except BaseException as error:  # handed to the thread that waits, which raises it
+            work.batches.put(error)
+        else:
+            work.batches.put(None)
+
+    def _read(self, work: Work) -> None:
+        # Another driver may have committed a unit since this one planned it.
+        work.teachers = tuple(
+            name
+            for name in work.task.teachers
+            if read_commit(self.objects, self.manifests[name], work.task.unit) is None
+        )
+        if not work.teachers:
+            return
+        work.unchanged = self._is_as_indexed(work.segment)
+        positions_R = work.task.start + np.flatnonzero(work.rows.readable)
+        for first in range(0, len(positions_R), self.batch_size):
+            refuse_if_closed(self.closed, work)
+            started = time.perf_counter()
+            inputs_B = self._read_batch(work, positions_R[first : first + self.batch_size])
+            work.seconds["read"] += time.perf_counter() - started
+            work.batches.put(inputs_B)
+        if work.unchanged and not self._is_as_indexed(work.segment):
+            raise TransferSetError(
+                f"the transfer set changed while unit {work.task.unit} was read. Restore the data, or "
+                "label the new data into another store; what is committed is safe."
+            )
+
+    def _is_as_indexed(self, segment: SegmentManifest) -> bool:
+        return self.source.unchanged() and known_again(self.objects, segment, self.source.describe())
+
+    def _read_batch(self, work: Work, positions_B: NDArray[np.int64]) -> NDArray[Any]:
+        batch = self.source.read(work.segment.first + positions_B)
+        if batch.problems:
+            place, reason = min(batch.problems.items())
+            raise TransferSetError(
+                f"{_row(work, positions_B[place])} could be read when it was indexed and cannot now: "
+                f"{reason}. Restore it and run again; what is committed is safe."
+            )
+        # Of a source that is known to be as it was, one row a batch tells whether rows were mixed up.
+        looked_at = slice(0, 1 if work.unchanged else None)
+        expected_B = self.segments.hashes(work.task.segment)[positions_B[looked_at]]
+        differ = np.flatnonzero(content_hashes(batch.inputs_B[looked_at]) != expected_B)
+        if differ.size:
+            raise TransferSetError(
+                f"{_row(work, positions_B[differ[0]])} is not what it was when it was indexed "
+                f"({differ.size} of {len(positions_B)} rows of this batch changed). "
+                "Restore the data, or label the new data into another store."
+            )
+        return batch.inputs_B
+
+
+def refuse_if_closed(closed: threading.Event, work: Work) -> None:
+    """End a unit that is not computed yet when its labeller is closed.
+
+    Raises:
+        CancelledError: It is closed.
+    """
+    if closed.is_set():
+        raise CancelledError(f"unit {work.task.unit} was given up: its labeller was closed")
+
+
+def _row(work: Work, position: int) -> str:
+    name = work.rows.sample_ids[position - work.task.start].as_py()
+    return f"row {position} ({name!r}) of unit {work.task.unit}"

@@ -1,0 +1,72 @@
+"""A task on its way through a labeller's threads, and what is reported of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from queue import Queue
+from typing import Any
+
+from numpy.typing import NDArray
+
+from softcask.pipeline.plan import Task
+from softcask.pipeline.store.rows import UnitRows
+from softcask.storage_schemas.manifest import SegmentManifest
+
+_BATCHES_AHEAD = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskReport:
+    """What one task did.
+
+    Attributes:
+        task: The task.
+        rows: Rows that now have logits, by teacher, in units this call committed.
+        seconds: Time spent to `read`, in `forward:TEACHER`, to `encode` and to `write`.
+        device: Name of the device.
+        warnings: What should be looked at.
+    """
+
+    task: Task
+    rows: dict[str, int]
+    seconds: dict[str, float]
+    device: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class Work:
+    """A task under way.
+
+    Attributes:
+        task: The task.
+        segment: Its segment.
+        rows: The unit's rows.
+        teachers: Those whose unit is not committed yet; known once it is read.
+        unchanged: Whether the source is known to be as it was when it was indexed.
+        batches: What was read, then None; or what went wrong.
+        seconds: By stage.
+    """
+
+    task: Task
+    segment: SegmentManifest
+    rows: UnitRows
+    teachers: tuple[str, ...] = ()
+    unchanged: bool = False
+    batches: Queue[NDArray[Any] | BaseException | None] = field(default_factory=lambda: Queue(_BATCHES_AHEAD))
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def read(self, *, raising: bool = True) -> Iterator[NDArray[Any]]:
+        """The batches up to their end; the reader's error is raised or, when draining, ends them too."""
+        while (item := self.batches.get()) is not None and not isinstance(item, BaseException):
+            yield item
+        self.batches.put(None)  # whoever looks again finds an end, too
+        if raising and item is not None:
+            raise item
+
+    def drain(self) -> None:
+        """Let the reader come to its end: it must not wait for ever before a full queue."""
+        for _ in self.read(raising=False):
+            pass
