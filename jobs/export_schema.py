@@ -13,7 +13,8 @@ from typing import Any
 
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.student.config import StudentConfig
-from softcask.storage_schemas.manifest import DOCUMENTS, Manifest
+from softcask.storage_schemas.documents import DOCUMENTS
+from softcask.storage_schemas.manifest import Manifest
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -12,6 +12,8 @@ from softcask.storage_schemas.errors import StoreError
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 ROOT = "softcask.json"
 CATALOG_POINTER = "catalog/newest.json"
+RUNS = "runs"
+CLAIMS = "runs/claims"
 
 _NAME = re.compile(NAME_PATTERN)
 _UNIT = re.compile(r"(?P<segment>s[0-9]{4})-(?P<view>v[0-9]{4})-(?P<index>[0-9]{8})")
@@ -163,7 +165,22 @@ def source_facts(segment: str) -> str:
 
 def run_record(run: str) -> str:
     """What one run measured."""
-    return f"runs/{checked_name(run)}/run.json"
+    return f"{RUNS}/{checked_name(run)}/run.json"
+
+
+def run_progress(run: str) -> str:
+    """Where one run stands."""
+    return f"{RUNS}/{checked_name(run)}/progress.json"
+
+
+def claim(number: int) -> str:
+    """The n-th turn of a driver that wants the store for itself."""
+    return f"{CLAIMS}/{number:08d}.json"
+
+
+def is_run(name: str) -> bool:
+    """Whether a name below `RUNS` may be a run's."""
+    return is_name(name) and name not in ("sources", "claims")
 
 
 def owner(key: str) -> tuple[str | None, str | None]:
@@ -189,9 +206,9 @@ def is_document(key: str) -> bool:
             return True
         case ["transfer_set", _, "segment.json"] | ["teachers", _, "teacher.json"]:
             return True
-        case ["runs", _, "run.json"]:
+        case ["runs", _, "run.json" | "progress.json"]:
             return True
-        case ["runs", "sources", name]:
+        case ["runs", "sources" | "claims", name]:
             return name.endswith(".json")
         case ["teachers", _, "commits", receipt]:
             return receipt.endswith(".json") and is_unit(receipt.removesuffix(".json"))

@@ -32,7 +32,7 @@ MOST_BYTES = 64 << 20
 """Of a document."""
 
 
-def _later(default: Any) -> Any:
+def later(default: Any) -> Any:
     """A field that documents of before lack: left out where it holds its default.
 
     So they keep their bytes, and what is derived from them (checksums of receipts, metadata of arrays) too.
@@ -217,8 +217,8 @@ class CodecSpec(Part):
     name: Name
     configuration: Facts = {}
     container: Literal["zarr", "parquet"] = "zarr"
-    compression: Literal["none", "blosc"] = _later("none")
-    arrays: dict[Name, ObjectRecord] = _later({})
+    compression: Literal["none", "blosc"] = later("none")
+    arrays: dict[Name, ObjectRecord] = later({})
 
 
 class Fidelity(Part):
@@ -260,7 +260,7 @@ class SegmentManifest(Manifest):
     input_shape: tuple[int, ...]
     input_dtype: str
     table: ObjectRecord
-    first: Count = _later(0)
+    first: Count = later(0)
 
     @property
     def units(self) -> int:
@@ -296,9 +296,9 @@ class TeacherManifest(Manifest):
     num_classes: Annotated[int, Field(ge=2, le=1 << 20)]
     batch_size: Annotated[int, Field(ge=1)]
     codec: CodecSpec
-    codec_request: Facts = _later({})
-    expected_fidelity: tuple[Fidelity, ...] = _later(())
-    stats: bool = _later(True)
+    codec_request: Facts = later({})
+    expected_fidelity: tuple[Fidelity, ...] = later(())
+    stats: bool = later(True)
     fingerprint: Facts
     recorded: Facts
 
@@ -334,7 +334,7 @@ class UnitCommit(Manifest):
     labelled: Count
     correct: Count
     row_max_range: tuple[float, float] | None
-    fidelity: tuple[Fidelity, ...] = _later(())
+    fidelity: tuple[Fidelity, ...] = later(())
     objects: tuple[ObjectRecord, ...]
 
 
@@ -380,7 +380,7 @@ class Generation(Manifest):
     tables: Records
     manifests: Records
     teachers: dict[Name, TeacherTotals]
-    dropped: Dropped = _later(Dropped())
+    dropped: Dropped = later(Dropped())
 
 
 class Pointer(Manifest):
@@ -388,39 +388,6 @@ class Pointer(Manifest):
 
     softcask: ClassVar[str] = "pointer"
     generation: Annotated[int, Field(ge=1, lt=10**8)]
-
-
-class RunRecord(Manifest):
-    """`runs/RUN/run.json`: what one run measured; never part of identity.
-
-    Attributes:
-        run: Its name.
-        started: UTC, ISO 8601.
-        wall_seconds: From start to end.
-        executor: Kind of executor.
-        workers: Actors, or 1.
-        host: Name of the driver's machine.
-        versions: Packages and Python.
-        units: Units committed by this run, by teacher.
-        rows: Rows labelled by this run, by teacher.
-        device_seconds: Seconds a teacher's forward passes held their device.
-        stage_seconds: Seconds spent to read, forward and write, summed over workers.
-        devices: Names of the devices used.
-    """
-
-    softcask: ClassVar[str] = "run"
-    run: Name
-    started: str
-    wall_seconds: float
-    executor: str
-    workers: int
-    host: str
-    versions: dict[str, str]
-    units: dict[str, int]
-    rows: dict[str, int]
-    device_seconds: dict[str, float]
-    stage_seconds: dict[str, float]
-    devices: tuple[str, ...]
 
 
 class SourceFacts(Manifest):
@@ -438,16 +405,3 @@ class SourceFacts(Manifest):
     segment: Name
     table: ObjectRecord
     source: Facts
-
-
-DOCUMENTS: tuple[type[Manifest], ...] = (
-    RootManifest,
-    SegmentManifest,
-    TeacherManifest,
-    UnitCommit,
-    Generation,
-    Pointer,
-    RunRecord,
-    SourceFacts,
-)
-"""Every document a store may hold, for the exported JSON Schema."""

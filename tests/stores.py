@@ -18,11 +18,11 @@ from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.manifest import (
     CodecSpec,
-    RunRecord,
     SegmentManifest,
     TeacherManifest,
     UnitCommit,
 )
+from softcask.storage_schemas.runs import RunClaim, RunProgress, RunRecord
 
 
 def rows_table(rows: int, *, quarantined: Sequence[int] = (), first: int = 0) -> pa.Table:
@@ -181,7 +181,21 @@ class MadeStore:
             stage_seconds={"read": 0.25},
             devices=("cpu",),
         )
+        progress = RunProgress(
+            run=run,
+            started=record.started,
+            updated="2026-01-01T00:00:01.500000+00:00",
+            beat=1,
+            interval=10.0,
+            host=record.host,
+            executor=record.executor,
+            stage="label",
+            outcome="finished",
+        )
+        claim = RunClaim(number=1, run=run, host=record.host, claimed=record.started)
         self.objects.publish(keys.run_record(run), record.to_bytes())
+        self.objects.publish(keys.run_progress(run), progress.to_bytes())
+        self.objects.publish(keys.claim(claim.number), claim.to_bytes())
 
 
 def sealed_store(

@@ -11,7 +11,7 @@ from softcask.pipeline.executors.base import Executor
 from softcask.pipeline.label import TaskReport
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.storage_schemas import keys
-from softcask.storage_schemas.manifest import RunRecord
+from softcask.storage_schemas.runs import RunRecord
 
 _VERSIONED = ("softcask", "torch", "numpy", "pyarrow", "ray")
 

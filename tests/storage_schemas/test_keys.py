@@ -132,6 +132,8 @@ def test_documents_are_told_from_all_else() -> None:
         keys.segment_manifest("s0001"),
         keys.source_facts("s0001"),
         keys.run_record("20260101T000000-000000"),
+        keys.run_progress("20260101T000000-000000"),
+        keys.claim(1),
         keys.teacher_manifest("alpha"),
         keys.commit("alpha", "s0001-v0000-00000002"),
     ]
@@ -142,7 +144,7 @@ def test_documents_are_told_from_all_else() -> None:
         "teachers/alpha/commits/notes.json",
         "notes.json",
     ]
-    assert [keys.is_document(key) for key in (*documents, *others)] == [True] * 8 + [False] * 5
+    assert [keys.is_document(key) for key in (*documents, *others)] == [True] * 10 + [False] * 5
 
 
 def test_a_segments_number_is_read_from_its_name() -> None:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tests.stores import flip, teacher_manifest
 
 from softcask.storage_schemas.checksum import crc32c_hex
+from softcask.storage_schemas.documents import DOCUMENTS
 from softcask.storage_schemas.errors import CorruptObject, FormatTooNew
 from softcask.storage_schemas.manifest import (
-    DOCUMENTS,
     ObjectRecord,
     Pointer,
     RootManifest,

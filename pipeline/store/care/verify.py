@@ -38,12 +38,12 @@ from softcask.storage_schemas.manifest import (
     ObjectRecord,
     Pointer,
     RootManifest,
-    RunRecord,
     SegmentManifest,
     SourceFacts,
     TeacherManifest,
     UnitCommit,
 )
+from softcask.storage_schemas.runs import RunClaim, RunProgress, RunRecord
 
 _THREADS = 8
 _NAME = keys.NAME_PATTERN.strip("^$")
@@ -51,6 +51,8 @@ _SEGMENT = re.compile(rf"transfer_set/({_NAME})/segment\.json")
 _TEACHER = re.compile(rf"teachers/({_NAME})/(?:teacher|commits/[^/]+)\.json")
 _RECEIPT = re.compile(rf"teachers/({_NAME})/commits/([^/]+)\.json")
 _RUN = re.compile(rf"runs/({_NAME})/run\.json")
+_PROGRESS = re.compile(rf"runs/({_NAME})/progress\.json")
+_CLAIM = re.compile(r"runs/claims/([0-9]{8})\.json")
 _SOURCE = re.compile(rf"runs/sources/({_NAME})\.json")
 _GENERATION = re.compile(r"catalog/([0-9]{8})/generation\.json")
 
@@ -147,6 +149,10 @@ class _Walk:
         self._document(RootManifest, keys.ROOT)
         for key, (run,) in self._matching(_RUN):
             self._named(key, self._document(RunRecord, key), "run", run)
+        for key, (run,) in self._matching(_PROGRESS):
+            self._named(key, self._document(RunProgress, key), "run", run)
+        for key, (number,) in self._matching(_CLAIM):
+            self._named(key, self._document(RunClaim, key), "number", int(number))
         for key, (name,) in self._matching(_SOURCE):
             self._named(key, self._document(SourceFacts, key), "segment", name)
         for key, (name,) in self._matching(_SEGMENT):

@@ -39,7 +39,7 @@ from softcask.storage_schemas.errors import (
     TeacherError,
     TransferSetError,
 )
-from softcask.storage_schemas.manifest import RunRecord
+from softcask.storage_schemas.runs import RunRecord
 
 
 def expected_logits(folder: Path, seed: int, batch: int = 16, unit: int = 32) -> np.ndarray:

@@ -23,8 +23,9 @@ from softcask.pipeline.store.reading.reader import open_store
 from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.checksum import crc32c_hex
+from softcask.storage_schemas.documents import DOCUMENTS
 from softcask.storage_schemas.errors import CorruptObject, FormatTooNew
-from softcask.storage_schemas.manifest import DOCUMENTS, TeacherManifest
+from softcask.storage_schemas.manifest import TeacherManifest
 
 OLD = Path(__file__).parents[2] / "data" / "store_v1"
 
