@@ -20,6 +20,7 @@ from softcask.pipeline.pinning import pin
 from softcask.pipeline.plan import Task
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.codecs import load_codec
+from softcask.pipeline.store.receipts import commit_row
 from softcask.pipeline.store.writing.commit import commit_encoded
 from softcask.pipeline.store.writing.encoding import EncodedUnit, drift
 from softcask.pipeline.teachers.base import Teacher
@@ -121,6 +122,7 @@ class Labeller:
                     seconds=dict(work.seconds),
                     device=self._device(),
                     warnings=tuple(line for line in told if line),
+                    commits=tuple(commit_row(commit) for commit in (*work.standing, *commits.values())),
                 )
             )
         except BaseException as error:

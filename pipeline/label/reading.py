@@ -54,11 +54,12 @@ class UnitReader:
 
     def _read(self, work: Work) -> None:
         # Another driver may have committed a unit since this one planned it.
-        work.teachers = tuple(
-            name
+        found = {
+            name: read_commit(self.objects, self.manifests[name], work.task.unit)
             for name in work.task.teachers
-            if read_commit(self.objects, self.manifests[name], work.task.unit) is None
-        )
+        }
+        work.teachers = tuple(name for name, commit in found.items() if commit is None)
+        work.standing = tuple(commit for commit in found.values() if commit is not None)
         if not work.teachers:
             return
         work.unchanged = self._is_as_indexed(work.segment)

@@ -11,8 +11,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from softcask.pipeline.plan import Task
+from softcask.pipeline.store.receipts import CommitRow
 from softcask.pipeline.store.rows import UnitRows
-from softcask.storage_schemas.manifest import SegmentManifest
+from softcask.storage_schemas.manifest import SegmentManifest, UnitCommit
 
 _BATCHES_AHEAD = 4
 
@@ -27,6 +28,7 @@ class TaskReport:
         seconds: Time spent to `read`, in `forward:TEACHER`, to `encode` and to `write`.
         device: Name of the device.
         warnings: What should be looked at.
+        commits: What the catalog is to say of each of the task's units, also of one that another committed.
     """
 
     task: Task
@@ -34,6 +36,7 @@ class TaskReport:
     seconds: dict[str, float]
     device: str
     warnings: tuple[str, ...] = ()
+    commits: tuple[CommitRow, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,6 +48,7 @@ class Work:
         segment: Its segment.
         rows: The unit's rows.
         teachers: Those whose unit is not committed yet; known once it is read.
+        standing: Receipts of the others' units.
         unchanged: Whether the source is known to be as it was when it was indexed.
         batches: What was read, then None; or what went wrong.
         seconds: By stage.
@@ -54,6 +58,7 @@ class Work:
     segment: SegmentManifest
     rows: UnitRows
     teachers: tuple[str, ...] = ()
+    standing: tuple[UnitCommit, ...] = ()
     unchanged: bool = False
     batches: Queue[NDArray[Any] | BaseException | None] = field(default_factory=lambda: Queue(_BATCHES_AHEAD))
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))

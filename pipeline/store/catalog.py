@@ -6,7 +6,7 @@ inherits, and what was dropped. The pointer is a hint; a reader looks for later 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,17 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from softcask.pipeline.store.access.objects import StoreObjects
-from softcask.pipeline.store.receipts import committed_units, read_commit
+from softcask.pipeline.store.receipts import commit_row, committed_units, read_commit
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import CorruptObject, StoreError
 from softcask.storage_schemas.manifest import (
     Dropped,
     Generation,
-    ObjectRecord,
     Pointer,
     SegmentManifest,
     TeacherManifest,
-    UnitCommit,
 )
 
 Manifest = TypeVar("Manifest", SegmentManifest, TeacherManifest)
@@ -189,7 +187,8 @@ def read_unsealed(objects: StoreObjects, contents: Contents, sealed: pa.Table) -
     ]
     with ThreadPoolExecutor(_READERS) as pool:
         commits = list(pool.map(lambda pair: read_commit(objects, *pair), wanted))
-    return _table(commit for commit in commits if commit is not None)
+    rows = [commit_row(commit) for commit in commits if commit is not None]
+    return pa.Table.from_pylist(rows, schema=tables.COMMITS)
 
 
 def pointed_at(objects: StoreObjects) -> int:
@@ -214,22 +213,3 @@ def _read_generation(objects: StoreObjects, number: int) -> Generation | None:
     if generation.generation != number:
         raise CorruptObject(f"{key} is the document of generation {generation.generation}; it was moved")
     return generation
-
-
-def _table(commits: Iterable[UnitCommit]) -> pa.Table:
-    rows = []
-    for commit in commits:
-        segment, view, index = keys.parse_unit(commit.unit)
-        key = keys.commit(commit.teacher, commit.unit)
-        rows.append(
-            {
-                **{name: getattr(commit, name) for name in ("teacher", "unit", "start", "stop")},
-                **{name: getattr(commit, name) for name in ("rows", "labelled", "correct")},
-                "segment": segment,
-                "view": view,
-                "index": index,
-                "objects": [record.model_dump() for record in commit.objects],
-                "receipt": ObjectRecord.of(key, commit.to_bytes()).model_dump(),
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=tables.COMMITS)

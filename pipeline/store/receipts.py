@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch
 from softcask.storage_schemas.fingerprint import digest
-from softcask.storage_schemas.manifest import TeacherManifest, UnitCommit
+from softcask.storage_schemas.manifest import ObjectRecord, TeacherManifest, UnitCommit
+from softcask.storage_schemas.unit_codes import UnitCodes, codes_of
+
+CommitRow = dict[str, Any]
+"""A receipt as the catalog repeats it: a row of the table `COMMITS`, and the `fingerprint` of its teacher.
+
+Plain values, because a driver takes a million of them.
+"""
 
 
 def committed_units(objects: StoreObjects, teacher: str) -> set[str]:
@@ -38,3 +47,23 @@ def read_commit(objects: StoreObjects, teacher: TeacherManifest, unit: str) -> U
             f"{digest(teacher.fingerprint)}; the two come from different stores"
         )
     return commit
+
+
+def committed_codes(objects: StoreObjects, teacher: str) -> UnitCodes:
+    """A teacher's committed units, as `committed_units` finds them, in 8 bytes each."""
+    names = objects.names(keys.commits_folder(teacher))
+    return codes_of([name.removesuffix(".json") for name in names if name.endswith(".json")])
+
+
+def commit_row(commit: UnitCommit) -> CommitRow:
+    """What the catalog is to say of a unit whose receipt this is."""
+    segment, view, index = keys.parse_unit(commit.unit)
+    return {
+        **{name: getattr(commit, name) for name in ("teacher", "unit", "start", "stop")},
+        **{name: getattr(commit, name) for name in ("rows", "labelled", "correct", "fingerprint")},
+        "segment": segment,
+        "view": view,
+        "index": index,
+        "objects": [record.model_dump() for record in commit.objects],
+        "receipt": ObjectRecord.of(keys.commit(commit.teacher, commit.unit), commit.to_bytes()).model_dump(),
+    }

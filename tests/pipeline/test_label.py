@@ -27,7 +27,7 @@ from softcask.pipeline.transfer_sets.arrays import ArraysOptions
 from softcask.pipeline.transfer_sets.base import RowBatch, TransferSet
 from softcask.pipeline.transfer_sets.indexing import index_rows
 from softcask.storage_schemas.errors import StoreAccess, TeacherError, TransferSetError
-from softcask.storage_schemas.manifest import CodecSpec, SegmentManifest, TeacherManifest
+from softcask.storage_schemas.manifest import CodecSpec, ObjectRecord, SegmentManifest, TeacherManifest
 
 UNITS, UNIT_ROWS, BATCH = 3, 64, 8
 LONG = 30  # seconds, only ever waited for when something hangs
@@ -375,6 +375,11 @@ def test_a_unit_that_another_driver_committed_meanwhile_is_passed_over(tmp_path:
     assert one.submit(1)[0].result(LONG).rows == {"a": UNIT_ROWS}
     passed, done = other.submit(1, 2)
     assert (passed.result(LONG).rows, done.result(LONG).rows) == ({}, {"a": UNIT_ROWS})
+    for report in (passed.result(), done.result()):  # the catalog must hold either unit
+        (commit,) = report.commits
+        assert commit["unit"] == report.task.unit
+        key = commit["receipt"]["key"]
+        assert ObjectRecord.model_validate(commit["receipt"]) == ObjectRecord.of(key, one.objects.read(key))
     assert other.teacher.batches[0] == 2 * UNIT_ROWS
     assert min(other.source.read_so_far) == 2 * UNIT_ROWS
     for world in (one, other):
