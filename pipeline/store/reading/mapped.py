@@ -37,6 +37,11 @@ _LARGE_ROW = 256
 ways through memory then overlap, where one copy would wait for each row. A third faster."""
 
 
+_SMALL_ROW, _MOST_SMALL = 16, 64 << 20
+"""Rows of so few bytes are copied out of their chunks when these are verified, up to so many bytes a column:
+drawn at random, a row of four bytes costs a page of the map and a line of the cache each."""
+
+
 class _Mapped:
     """Shards that are mapped, and chunks that rows may be taken from: both grow, neither ever shrinks."""
 
@@ -90,6 +95,9 @@ class MappedColumn:
             np.array([0, grid.row_bytes // 2] if grid.row_bytes > _LARGE_ROW else []) // self._step
         )
         self._mapped = self._new()
+        small_bytes = self._units * layout.unit_rows * grid.row_bytes
+        is_small = grid.row_bytes <= _SMALL_ROW and small_bytes <= _MOST_SMALL and not verify_always
+        self._copies_R = np.empty(small_bytes // grid.row_bytes, f"V{grid.row_bytes}") if is_small else None
         self._verified_K = np.zeros(self._units * grid.chunks, dtype=np.bool_)
         self._checksums_K = np.zeros(self._units * grid.chunks, dtype=np.uint32)
         self._files: dict[int, FileState] = {}
@@ -120,6 +128,9 @@ class MappedColumn:
         chunk_B, mapped = positions_B // self._grid.chunk_rows, self._mapped
         if not mapped.ready_K[chunk_B].all():
             mapped = self._ready(np.unique(chunk_B).tolist())
+        if self._copies_R is not None:
+            into[at] = self._copies_R[positions_B]
+            return
         first_B = positions_B * (self._grid.row_bytes // self._step) + chunk_B * (CRC_BYTES // self._step)
         if self._units > 1:
             first_B += chunk_B // self._grid.chunks * (self._slack // self._step)
@@ -164,7 +175,7 @@ class MappedColumn:
         right = crc == int(self._checksums_K[chunk])
         if right:
             with self._lock:
-                self._verified_K[chunk] = True
+                self._set_verified(chunk, target)
                 self._mark(mapped, [chunk])
         return right
 
@@ -211,7 +222,13 @@ class MappedColumn:
                 if crc32c(data) != int(self._checksums_K[chunk]):
                     key, number = self._shard_of(unit)[0].key, chunk % self._grid.chunks
                     raise CorruptObject(f"chunk {number} of {key} does not match its checksum; it is damaged")
-                self._verified_K[chunk] = True
+                self._set_verified(chunk, data)
+
+    def _set_verified(self, chunk: int, data: NDArray[np.uint8]) -> None:
+        if self._copies_R is not None:
+            first = chunk * self._grid.chunk_rows
+            self._copies_R[first : first + self._grid.chunk_rows] = data.view(self._copies_R.dtype)
+        self._verified_K[chunk] = True
 
     def _map(self, arena: Arena, unit: int) -> None:
         shard, record = self._shard_of(unit)

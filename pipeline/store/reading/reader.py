@@ -5,8 +5,9 @@ the first row is made from it, and rows are gathered from where they lie. No lis
 there is.
 
 Memory: what had to be unpacked, decoded or fetched is kept up to `cache_bytes` (and at least the unit that
-is read); beside it stand the table of rows, the catalog, and what is asked for. Files on a local disk are
-mapped, 512 at a time: their pages are the system's, which drops them when it wants the memory.
+is read); beside it stand the table of rows, the catalog, what is asked for, and up to 64 MiB of each column
+whose rows have 16 bytes or fewer. Files on a local disk are mapped: their pages are the system's, which drops
+them when it wants the memory.
 """
 
 from __future__ import annotations
