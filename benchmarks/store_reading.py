@@ -68,6 +68,7 @@ class Report:
             shown = "missing" if found is None else f"{found:.2f}"
             verdict = "" if found is None else "met" if found >= least else "**missed**"
             self._lines.append(f"| {text} | {shown} | {verdict} |")
+        self._lines.append("")
 
     def text(self) -> str:
         """All of it."""
