@@ -89,3 +89,7 @@ class ExchangeError(SoftcaskError, ValueError):
 
 class ExecutorError(SoftcaskError, RuntimeError):
     """The executor lost its workers, or could not get any, and gave up."""
+
+
+class UnitsGivenUp(ExecutorError):
+    """Units failed again and again; all others are committed and sealed. The message lists them."""

@@ -18,6 +18,22 @@ Outcome = Literal["", "finished", "failed", "interrupted", "refused"]
 """How a run ended; empty while it is at work, and where a record of before does not say."""
 
 
+class FailedUnit(Part):
+    """A unit that a run gave up; a later run tries it again.
+
+    Attributes:
+        teachers: Whose.
+        unit: Its name within each; empty where all that was left of these teachers was given up.
+        attempts: How often it was tried.
+        error: What went wrong the last time.
+    """
+
+    teachers: tuple[str, ...]
+    unit: str
+    attempts: Count
+    error: str
+
+
 class RunRecord(Manifest):
     """`runs/RUN/run.json`: what one run measured; never part of identity.
 
@@ -41,6 +57,7 @@ class RunRecord(Manifest):
         bytes: Bytes of the objects that it wrote.
         retries: Tasks that were run again because their worker was lost or failed.
         failed: Tasks that were given up.
+        given_up: They, the first ten thousand of them.
         repeated: Of `device_seconds`, what went into units that another had committed meanwhile, by teacher.
         trials: Device-seconds beside those, of teachers that were run on a sample to choose a codec.
         gpus: GPUs that a worker of a teacher held, where it held any.
@@ -67,6 +84,7 @@ class RunRecord(Manifest):
     bytes: Count = later(0)
     retries: Count = later(0)
     failed: Count = later(0)
+    given_up: tuple[FailedUnit, ...] = later(())
     repeated: dict[str, Seconds] = later({})
     trials: dict[str, Seconds] = later({})
     gpus: dict[str, Amount] = later({})

@@ -101,3 +101,38 @@ class _Deadly(nn.Module):
 def deadly() -> nn.Module:
     """A teacher that kills its process half-way."""
     return _Deadly()
+
+
+class _Broken(nn.Module):
+    """A net that raises at a row while a file is there; it stands for a cause that somebody mends."""
+
+    def __init__(self, row: int, file: str) -> None:
+        super().__init__()
+        self.net, self.row, self.file = net(), row, Path(file)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if (inputs.flatten(1)[:, 0] == self.row / 2).any() and self.file.exists():
+            raise RuntimeError(f"no device for row {self.row}")
+        return self.net(inputs)
+
+
+def broken_while(row: int, file: str) -> nn.Module:
+    """`net()`, but raising at a row, which is to be no probe row, while there is a file."""
+    return _Broken(row, file)
+
+
+class _BrokenAfter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.calls = net(), 0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.calls > 1:
+            raise RuntimeError(f"no kernel image is available, call {self.calls}")
+        return self.net(inputs)
+
+
+def broken_after_probe() -> nn.Module:
+    """A teacher that can be loaded and pinned, and fails on every unit."""
+    return _BrokenAfter()

@@ -1,4 +1,8 @@
-"""What an executor is: it builds workers from a recipe, feeds them tasks, and hands back reports."""
+"""What an executor is: it builds workers from a recipe, feeds them tasks, and hands back reports.
+
+Anything may fail, at any time and more than once. A task that fails is run again a few times and is then
+given up: that is reported like all else, and everything else goes on.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +40,10 @@ class Pool(Generic[TaskT, ReportT]):
     Attributes:
         name: For messages.
         recipe: Builds a worker.
-        tasks: What is to be done; safe to do twice.
+        tasks: What is to be done; safe to do twice. Gone through once, and never copied: it may be lazy.
         num_cpus: CPU cores a worker.
-        num_gpus: GPUs a worker, or a fraction of one.
+        num_gpus: GPUs a worker, all on one node, or a fraction of one.
+        memory_bytes: Host memory a worker is known to need; 0 where that is not known.
     """
 
     name: str
@@ -46,6 +51,55 @@ class Pool(Generic[TaskT, ReportT]):
     tasks: Sequence[TaskT]
     num_cpus: int
     num_gpus: float
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What an executor has given up.
+
+    Attributes:
+        pool: Name of the pool.
+        task: The task; None where the rest of the pool was given up: its workers cannot be had, or every task
+            fails alike.
+        error: The last thing that went wrong.
+        attempts: How often it was tried.
+    """
+
+    pool: str
+    task: Any | None
+    error: Exception
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorState:
+    """Where a run stands now, for people.
+
+    Attributes:
+        workers: Workers that are ready.
+        starting: Workers that wait for room, or are being built.
+        in_flight: Tasks that workers have.
+        done: Tasks that are done.
+        retries: Times a task was put back to be run again.
+        given_up: Tasks that were given up.
+        lost: Workers that were lost.
+        waiting: A line a pool that has no worker: what it needs, what there is, how long it has waited.
+    """
+
+    workers: int = 0
+    starting: int = 0
+    in_flight: int = 0
+    done: int = 0
+    retries: int = 0
+    given_up: int = 0
+    lost: int = 0
+    waiting: tuple[str, ...] = ()
+
+
+def name_of(task: Any) -> str:
+    """What to call a task in messages."""
+    return f"unit {task.unit}" if hasattr(task, "unit") else str(task)
 
 
 class Executor(Protocol):
@@ -59,10 +113,12 @@ class Executor(Protocol):
     name: str
     workers: int
 
-    def run(self, pools: Sequence[Pool[Any, ReportT]]) -> Iterator[ReportT]:
-        """Run every task; reports come as tasks end, in any order.
+    def run(self, pools: Sequence[Pool[Any, ReportT]]) -> Iterator[ReportT | Failure]:
+        """Run every task; reports come as tasks end, in any order, and among them what was given up.
 
         Raises:
-            SoftcaskError: What a task raised, as it raised it; tasks that were not begun are left.
-            ExecutorError: Workers were lost more often than allowed, or cannot be had.
+            ExecutorError: There is no cluster, or its head is lost.
         """
+
+    def state(self) -> ExecutorState:
+        """Where the run stands; from any thread."""

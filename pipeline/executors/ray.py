@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from softcask.pipeline.executors.base import Pool, Recipe, ReportT, Worker
+from softcask.pipeline.executors.base import ExecutorState, Failure, Pool, Recipe, ReportT, Worker
 from softcask.storage_schemas.errors import ExecutorError, SoftcaskError
 
 _LOG = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class RayExecutor:
     name: str = "ray"
     workers: int = 0
 
-    def run(self, pools: Sequence[Pool[Any, ReportT]]) -> Iterator[ReportT]:
+    def run(self, pools: Sequence[Pool[Any, ReportT]]) -> Iterator[ReportT | Failure]:
         """Run every task; see `Executor.run`."""
         started_here = not ray.is_initialized()
         if started_here:
@@ -59,6 +59,10 @@ class RayExecutor:
         finally:
             if started_here:
                 ray.shutdown()
+
+    def state(self) -> ExecutorState:
+        """See `Executor.state`."""
+        return ExecutorState(workers=self.workers)
 
     def _connect(self) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

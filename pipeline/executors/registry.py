@@ -16,7 +16,7 @@ def executor_from(options: ExecutorOptions) -> Executor:
     if options.kind == "serial":
         from softcask.pipeline.executors.serial import SerialExecutor
 
-        return SerialExecutor(in_flight=options.in_flight)
+        return SerialExecutor(in_flight=options.in_flight, max_retries=options.max_retries)
     try:
         from softcask.pipeline.executors.ray import RayExecutor
     except ModuleNotFoundError as error:

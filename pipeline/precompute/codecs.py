@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 from softcask.pipeline.codec_choice.request import AUTO, CodecRequest
 from softcask.pipeline.codec_choice.trials import head_size, topk_codec
 from softcask.pipeline.codec_choice.worker import TrialRecipe, TrialReport, TrialTask
-from softcask.pipeline.executors.base import Executor, Pool
+from softcask.pipeline.executors.base import Executor, Failure, Pool
 from softcask.pipeline.pinning import is_pinned
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.results import Progress
@@ -117,6 +117,8 @@ def run_trials(
     watch(Progress(stage="try codecs", done=0, total=len(pools)))
     reports = []
     for report in executor.run(pools):
+        if isinstance(report, Failure):
+            raise report.error
         reports.append(report)
         watch(Progress(stage="try codecs", done=len(reports), total=len(pools)))
     return reports

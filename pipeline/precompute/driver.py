@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from softcask.pipeline.executors.base import Executor, Pool
+from softcask.pipeline.executors.base import Executor, Failure, Pool
 from softcask.pipeline.executors.registry import executor_from
 from softcask.pipeline.factories import add_to_path
 from softcask.pipeline.label import TaskReport
@@ -22,6 +22,7 @@ from softcask.pipeline.precompute.codecs import (
 )
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.groups import Groups, group_teachers, pools
+from softcask.pipeline.precompute.outcome import gave_up
 from softcask.pipeline.precompute.preparation import prepare_rows, refuse_pinned, teacher_manifest
 from softcask.pipeline.precompute.record import Totals, record_run
 from softcask.pipeline.precompute.results import Progress, Summary, TeacherSummary
@@ -43,6 +44,7 @@ def precompute(config: RunConfig, *, watch: Callable[[Progress], None] = lambda 
         watch: Called at every step.
 
     Raises:
+        UnitsGivenUp: Units failed again and again; all others are committed and sealed.
         SoftcaskError: Something cannot be used; what is committed stays, and the same call goes on from
         there.
     """
@@ -65,12 +67,15 @@ def precompute(config: RunConfig, *, watch: Callable[[Progress], None] = lambda 
     _refuse_if_full(objects, tasks, settled, config)
     totals = Totals()
     try:
-        if tasks:
-            _run(executor, pools(config, groups, manifests, tasks), totals, watch)
+        failures = _run(executor, pools(config, groups, manifests, tasks), totals, watch) if tasks else []
+        if failures and not totals.tasks:
+            raise gave_up(failures, objects.uri)
         generation = seal(objects)
         refuse_dropped(objects, names)  # while this ran
+        if failures:
+            raise gave_up(failures, objects.uri, generation.generation)
     except BaseException as error:
-        if totals.tasks:
+        if totals.tasks or any(failure.task is not None for failure in totals.failures):
             _record_failure(error, objects, executor, totals, started, time.perf_counter() - clock)
         raise
     wall = time.perf_counter() - clock
@@ -114,12 +119,17 @@ def _run(
     pools: Sequence[Pool[Task, TaskReport]],
     totals: Totals,
     watch: Callable[[Progress], None],
-) -> None:
+) -> list[Failure]:
+    """Run the pools; what was given up."""
     total, done = sum(task.rows * len(task.teachers) for pool in pools for task in pool.tasks), 0
     for report in executor.run(pools):
+        if isinstance(report, Failure):
+            totals.failures.append(report)
+            continue
         totals.add(report)
         done += report.task.rows * len(report.task.teachers)
         watch(Progress(stage="label", done=done, total=total, task=report.task, seconds=report.seconds))
+    return totals.failures
 
 
 def _record_failure(

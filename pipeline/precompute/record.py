@@ -7,8 +7,9 @@ from collections import Counter, defaultdict
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 
-from softcask.pipeline.executors.base import Executor
+from softcask.pipeline.executors.base import Executor, Failure
 from softcask.pipeline.label import TaskReport
+from softcask.pipeline.precompute.outcome import failed_units
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.runs import RunRecord
@@ -26,6 +27,7 @@ class Totals:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.devices: set[str] = set()
         self.warnings: list[str] = []
+        self.failures: list[Failure] = []
 
     def add(self, report: TaskReport) -> None:
         """Count a task that ended."""
@@ -59,6 +61,7 @@ def record_run(
         },
         stage_seconds={k: v for k, v in totals.seconds.items() if not k.startswith(forward)},
         devices=tuple(sorted(totals.devices)),
+        given_up=failed_units(totals.failures),
     )
     objects.publish(keys.run_record(stamp), record.to_bytes())
     return stamp

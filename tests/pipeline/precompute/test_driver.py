@@ -38,6 +38,7 @@ from softcask.storage_schemas.errors import (
     StoreError,
     TeacherError,
     TransferSetError,
+    UnitsGivenUp,
 )
 from softcask.storage_schemas.runs import RunRecord
 
@@ -184,9 +185,9 @@ def test_unlabelled_rows_are_first_class(tmp_path: Path) -> None:
 def test_unusable_logits_name_teacher_unit_and_row(tmp_path: Path, value: float) -> None:
     write_rows(tmp_path)
     bad = teacher("bad", factory="toy_models:faulty", kwargs={"where": 70 * 0.5, "value": value})
-    with pytest.raises(TeacherError) as caught:
+    with pytest.raises(UnitsGivenUp) as caught:
         precompute(run_config(tmp_path, bad))
-    for part in ("'bad'", "s0000-v0000-00000002", "inputs-00000070"):
+    for part in ("'bad'", "1 unit was given up", "TeacherError", "s0000-v0000-00000002", "inputs-00000070"):
         assert part in str(caught.value)
 
 
@@ -277,7 +278,9 @@ def test_rows_that_change_while_they_are_labelled_are_refused(
         return table
 
     monkeypatch.setattr(preparation, "index_rows", index_then_change)
-    with pytest.raises(TransferSetError, match=r"row 100 \('inputs-00000100'\) of unit s0000-v0000-00000003"):
+    with pytest.raises(
+        UnitsGivenUp, match=r"TransferSetError: row 100 \('inputs-00000100'\) of unit s0000-v0000-00000003"
+    ):
         precompute(run_config(tmp_path, teacher("a")))
 
 
@@ -380,15 +383,43 @@ def records_of(cask: Path) -> list[RunRecord]:
 def test_a_run_that_fails_half_way_leaves_a_record_of_what_it_did(tmp_path: Path) -> None:
     write_rows(tmp_path)
     late = teacher("a", factory="toy_models:faulty", kwargs={"where": 200 * 0.5})
-    with pytest.raises(TeacherError, match="inputs-00000200"):
+    with pytest.raises(UnitsGivenUp, match="inputs-00000200"):
         precompute(run_config(tmp_path, late))
     (record,) = records_of(tmp_path / "cask")
-    # Row 200 is in unit 6, which began when all before unit 5 were reported.
-    assert record.units["a"] in (5, 6)
-    assert record.rows["a"] == record.units["a"] * 32
+    # Row 200 is in the seventh of eight units; the last one has 230 - 7 * 32 rows.
+    assert (record.units["a"], record.rows["a"]) == (7, ROWS - 32)
+    (failed,) = record.given_up
+    assert (failed.teachers, failed.unit, failed.attempts) == (("a",), "s0000-v0000-00000006", 4)
+    assert "TeacherError" in failed.error and "inputs-00000200" in failed.error
     assert record.device_seconds["a"] > 0
     assert record.wall_seconds > record.device_seconds["a"]
     assert record.devices == ("cpu",)
+
+
+def test_what_was_given_up_is_tried_again_by_a_later_run_and_nothing_else_is(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    broken = teacher(
+        "a", factory="toy_models:broken_while", kwargs={"row": 70, "file": str(tmp_path / "cause")}
+    )
+    (tmp_path / "cause").touch()
+    with pytest.raises(UnitsGivenUp, match="sealed as generation 1"):
+        precompute(run_config(tmp_path, broken))
+    assert len(open_store(str(tmp_path / "cask"), allow_partial=True).rows) == ROWS
+    before = identities_of(tmp_path / "cask" / "teachers")
+    (tmp_path / "cause").unlink()
+    summary = precompute(run_config(tmp_path, broken))
+    assert (summary.tasks, summary.teachers["a"].rows) == (1, ROWS)
+    after = identities_of(tmp_path / "cask" / "teachers")
+    assert {key: after[key] for key in before} == before
+
+
+def test_rows_that_every_unit_stumbles_over_end_the_run_at_the_third(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    seen: list[Progress] = []
+    always = teacher("a", factory="toy_models:broken_after_probe", kwargs={})
+    with pytest.raises(TeacherError, match="no kernel image"):
+        precompute(run_config(tmp_path, always), watch=seen.append)
+    assert not [step for step in seen if step.stage == "label"]
 
 
 def test_a_run_that_is_interrupted_leaves_a_record_too(tmp_path: Path) -> None:
@@ -406,9 +437,8 @@ def test_a_run_that_is_interrupted_leaves_a_record_too(tmp_path: Path) -> None:
 
 def test_a_run_that_fails_before_anything_is_done_leaves_no_record(tmp_path: Path) -> None:
     write_rows(tmp_path)
-    at_once = teacher("a", factory="toy_models:faulty", kwargs={"where": 0.5})
     with pytest.raises(TeacherError):
-        precompute(run_config(tmp_path, at_once))
+        precompute(run_config(tmp_path, teacher("a", kwargs={"classes": 7})))
     assert records_of(tmp_path / "cask") == []
 
 
@@ -422,7 +452,7 @@ def test_a_record_that_cannot_be_written_does_not_hide_why_the_run_failed(
 
     monkeypatch.setattr(job, "record_run", refuse)
     late = teacher("a", factory="toy_models:faulty", kwargs={"where": 200 * 0.5})
-    with pytest.raises(TeacherError, match="inputs-00000200") as caught:
+    with pytest.raises(UnitsGivenUp, match="inputs-00000200") as caught:
         precompute(run_config(tmp_path, late))
     assert "no space left" in caught.value.__notes__[0]
 

@@ -1,0 +1,67 @@
+"""What was given up in a run: one error that says it, and what the run's record keeps of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from softcask.pipeline.executors.base import Failure, name_of
+from softcask.storage_schemas.errors import UnitsGivenUp
+from softcask.storage_schemas.runs import FailedUnit
+
+_SHOWN = 5
+_RECORDED = 10_000
+
+
+def gave_up(failures: Sequence[Failure], store: str, generation: int | None = None) -> Exception:
+    """The error that a run ends in.
+
+    Args:
+        failures: All that was given up, at least one.
+        store: URI of the store.
+        generation: What all else was sealed as; None where there is nothing else.
+
+    Returns:
+        Where only whole pools were given up, the error of the first, which is the error of each of its tasks;
+        others are its notes.
+    """
+    units = [failure for failure in failures if failure.task is not None]
+    pools = [failure for failure in failures if failure.task is None]
+    if not units:
+        first, *others = pools
+        for other in others:
+            first.error.add_note(f"And {other.pool}: {_said(other.error)}")
+        return first.error
+    kept = f"Everything else is sealed as generation {generation}" if generation else "Nothing was committed"
+    lines = [f"  {_named(failure)}: {_said(failure.error)}" for failure in units[:_SHOWN]]
+    if len(units) > _SHOWN:
+        lines.append(f"  and {len(units) - _SHOWN:,} more")
+    lines += [f"  all that was left of {failure.pool}: {_said(failure.error)}" for failure in pools]
+    count = "1 unit was" if len(units) == 1 else f"{len(units):,} units were"
+    return UnitsGivenUp(
+        "\n".join([f"{count} given up:", *lines, f"{kept} of {store}."])
+        + " This run's runs/RUN/run.json lists what was given up. Mend the cause and run the same command: "
+        "it does what is missing, and that alone."
+    )
+
+
+def failed_units(failures: Sequence[Failure]) -> tuple[FailedUnit, ...]:
+    """What a run's record keeps: the first ten thousand."""
+    return tuple(
+        FailedUnit(
+            teachers=tuple(getattr(failure.task, "teachers", (failure.pool,))),
+            unit=getattr(failure.task, "unit", ""),
+            attempts=failure.attempts,
+            error=_said(failure.error),
+        )
+        for failure in failures[:_RECORDED]
+    )
+
+
+def _named(failure: Failure) -> str:
+    teachers = ", ".join(getattr(failure.task, "teachers", (failure.pool,)))
+    times = "once" if failure.attempts == 1 else f"{failure.attempts} times"
+    return f"{name_of(failure.task)} of {teachers}, tried {times}"
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
