@@ -5,18 +5,20 @@ from __future__ import annotations
 import gzip
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from softcask.storage_schemas.errors import TransferSetError
 
+_IN_MEMORY = (LocalFileSystem, MemoryFileSystem)
 _GZIP_MAGIC = b"\x1f\x8b"
-_CHANGE_MARKS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated")
+_CHANGE_MARKS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
 
 
 def file_name(url: str) -> str:
@@ -31,7 +33,7 @@ def file_name(url: str) -> str:
 
 def local_path(url: str) -> str | None:
     """The path of a file on this machine, None of any other."""
-    with _told(url):
+    with told(url):
         filesystem, path = fsspec.url_to_fs(url)
     return str(path) if isinstance(filesystem, LocalFileSystem) else None
 
@@ -42,7 +44,7 @@ def file_facts(url: str) -> dict[str, Any]:
     Raises:
         TransferSetError: No such file, or it may not be looked at.
     """
-    with _told(url):
+    with told(url):
         filesystem, path = fsspec.url_to_fs(url)
         info = filesystem.info(path)
         if info["type"] == "directory":
@@ -50,7 +52,7 @@ def file_facts(url: str) -> dict[str, Any]:
         facts = {"name": file_name(url), "bytes": info.get("size")}
         if isinstance(filesystem, LocalFileSystem):
             return facts | {"modified_ns": Path(path).stat().st_mtime_ns}
-        return facts | {mark: str(info[mark]) for mark in _CHANGE_MARKS if info.get(mark)}
+        return facts | change_marks(info)
 
 
 def is_gzipped(url: str) -> bool:
@@ -66,7 +68,7 @@ def open_bytes(url: str, *, gzipped: bool = False, member: str | None = None) ->
     Raises:
         TransferSetError: No such file or member, no permission, or damaged, also where a read finds it so.
     """
-    with _told(url), fsspec.open(url, "rb") as stream:
+    with told(url), fsspec.open(url, "rb") as stream:
         if gzipped:
             with gzip.GzipFile(fileobj=stream) as unzipped:
                 yield cast("IO[bytes]", unzipped)
@@ -77,8 +79,14 @@ def open_bytes(url: str, *, gzipped: bool = False, member: str | None = None) ->
             yield stream
 
 
+def change_marks(info: Mapping[str, Any]) -> dict[str, str]:
+    """What a filesystem that is not this machine's tells of a file's version."""
+    return {mark: str(info[mark]) for mark in _CHANGE_MARKS if info.get(mark)}
+
+
 @contextmanager
-def _told(url: str) -> Iterator[None]:
+def told(url: str) -> Iterator[None]:
+    """Whatever goes wrong inside is told as a `TransferSetError` about this path or URL."""
     try:
         yield
     except FileNotFoundError as error:
@@ -93,3 +101,17 @@ def _told(url: str) -> Iterator[None]:
         if isinstance(error, TransferSetError):
             raise
         raise TransferSetError(f"{url}: cannot be read: {error}") from error
+
+
+@contextmanager
+def open_ranges(url: str) -> Iterator[IO[bytes]]:
+    """Open a file of which parts are wanted: each read asks for just what it reads.
+
+    Raises:
+        TransferSetError: As `open_bytes`.
+    """
+    with told(url):
+        filesystem, path = fsspec.url_to_fs(url)
+        options = {} if isinstance(filesystem, _IN_MEMORY) else {"cache_type": "none"}
+        with filesystem.open(path, "rb", **options) as stream:
+            yield stream

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from softcask.pipeline.parts import ResolvedPath
-from softcask.pipeline.transfer_sets.array_rows import ArrayRows, Lazy, checked_labels, checked_rows
+from softcask.pipeline.transfer_sets.array_rows import ArrayRows, checked_labels, checked_rows
 from softcask.pipeline.transfer_sets.base import SourceOptions, TransferSet
 from softcask.pipeline.transfer_sets.files import file_facts, file_name, is_gzipped, open_bytes
+from softcask.pipeline.transfer_sets.kept import Lazy
 from softcask.pipeline.transfer_sets.stored_array import StoredArray
 from softcask.storage_schemas.errors import TransferSetError
 
