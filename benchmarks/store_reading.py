@@ -209,7 +209,7 @@ def main() -> None:
         goals += others(report, folder, made, arguments.rounds, arguments.units)
     report.goals(goals)
     report.note(
-        "HF datasets is measured twice: as it gives arrays (`with_format(\"numpy\")`), and in its Arrow format "
+        'HF datasets is measured twice: as it gives arrays (`with_format("numpy")`), and in its Arrow format '
         "with the lists seen as arrays by hand. The second copies each row once, out of a map and unchecked, "
         "as memcpy would: nobody can be twice as fast in order."
     )

@@ -192,18 +192,17 @@ def put(row: Any, inputs_B: NDArray[Any], place: int) -> None:
 
 def in_threads(work: Callable[..., Any], *arguments: Sequence[Any], threads: int | None) -> list[Any]:
     """`map` by several threads, in order; they end with the call, so that a process may fork later."""
-    most = min(threads or min(cores(), _MOST_THREADS), len(arguments[0]))
+    most = min(threads or default_threads(), len(arguments[0]))
     if most < 2:
         return list(map(work, *arguments))
     with ThreadPoolExecutor(most, "decode") as pool:
         return list(pool.map(work, *arguments))
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def default_threads() -> int:
+    """Cores that this process may use, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MOST_THREADS)
 
 
 def _present(cell: bytes | None) -> bytes:

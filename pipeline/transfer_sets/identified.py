@@ -27,7 +27,7 @@ class IdentifiedRows:
         ids: Sample ids `[rows]`; without them, `id_prefix` and the position make one.
         id_prefix: Start of made ids.
         facts: What `describe` answers.
-        look_again: Finds the facts as they are now.
+        look_again: Finds the facts as they are now; None where to read the rows costs no more than to look.
     """
 
     rows: int
@@ -37,7 +37,7 @@ class IdentifiedRows:
     ids: Lazy[Sequence[str]] | None = None
     id_prefix: str = ""
     facts: Mapping[str, Any]
-    look_again: Callable[[], Mapping[str, Any]]
+    look_again: Callable[[], Mapping[str, Any]] | None
 
     def __len__(self) -> int:
         """Rows, readable or not."""
@@ -58,9 +58,12 @@ class IdentifiedRows:
         return dict(self.facts)
 
     def unchanged(self) -> bool:
-        """Whether the files still have the sizes and modification times that they were opened with."""
+        """Whether the files still have the sizes and modification times that they were opened with.
+
+        False where looking is not worth its while.
+        """
         try:
-            return self.look_again() == self.facts
+            return self.look_again is not None and self.look_again() == self.facts
         except TransferSetError:
             return False
 

@@ -21,6 +21,8 @@ from softcask.storage_schemas.errors import QuarantineExceeded, TransferSetError
 from softcask.storage_schemas.tables import HASH_BYTES, ROWS
 
 _SHOWN = 3
+_MOST_ROWS = 4096
+_BATCH_BYTES = 64 << 20
 
 
 def index_rows(
@@ -28,7 +30,7 @@ def index_rows(
     *,
     num_classes: int,
     max_quarantined: float,
-    batch_rows: int = 4096,
+    batch_rows: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> pa.Table:
     """Read every row of a source once.
@@ -37,7 +39,7 @@ def index_rows(
         source: Its rows, in order, become the table's.
         num_classes: Labels must be below this; -1 is no label.
         max_quarantined: Share of unreadable rows, 0 to 1, that is tolerated.
-        batch_rows: Rows read together.
+        batch_rows: Rows read together; None for as many as 64 MiB hold, up to 4,096.
         progress: Called with the number of rows after each batch.
 
     Returns:
@@ -50,7 +52,7 @@ def index_rows(
     if not len(source):
         raise TransferSetError(f"{_origin(source)}: no rows; expected at least one")
     batches = []
-    for batch in _batches(source, num_classes, batch_rows):
+    for batch in _batches(source, num_classes, batch_rows or _rows_a_batch(source)):
         batches.append(batch)
         if progress is not None:
             progress(batch.num_rows)
@@ -98,6 +100,11 @@ def _text_hashes(inputs_B: NDArray[Any]) -> NDArray[np.void]:
             digest.update(content)
         digests += digest.digest()[:HASH_BYTES]
     return np.frombuffer(digests, f"V{HASH_BYTES}")
+
+
+def _rows_a_batch(source: TransferSet) -> int:
+    row_bytes = math.prod(source.input_shape) * source.input_dtype.itemsize
+    return max(1, min(_MOST_ROWS, _BATCH_BYTES // row_bytes))
 
 
 def _batches(source: TransferSet, num_classes: int, batch_rows: int) -> Iterator[pa.RecordBatch]:

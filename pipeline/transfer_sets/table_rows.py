@@ -14,6 +14,7 @@ import pyarrow.types as kinds
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
+from softcask.pipeline.transfer_sets.arrow_strings import ArrowStrings
 from softcask.pipeline.transfer_sets.base import RowBatch, SourceOptions
 from softcask.pipeline.transfer_sets.columns import (
     CellColumn,
@@ -135,32 +136,6 @@ class FileIds(Sequence[str]):
             f"{self.prefixes[file]}-{row:08d}"
             for file, row in zip(files.tolist(), within.tolist(), strict=True)
         ]
-
-
-@dataclass(frozen=True, slots=True)
-class ArrowStrings(Sequence[str]):
-    """Strings of a column, made to Python's as they are asked for.
-
-    Attributes:
-        column: Of strings, without null.
-    """
-
-    column: pa.ChunkedArray
-
-    def __len__(self) -> int:
-        """How many."""
-        return len(self.column)
-
-    @overload
-    def __getitem__(self, rows: int) -> str: ...
-    @overload
-    def __getitem__(self, rows: slice) -> list[str]: ...
-    def __getitem__(self, rows: int | slice) -> str | list[str]:
-        """Some of them."""
-        if isinstance(rows, int):
-            return str(self.column[rows].as_py())
-        found: list[str] = self.column[rows].to_pylist()
-        return found
 
 
 def table_rows(

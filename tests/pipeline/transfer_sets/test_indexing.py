@@ -187,3 +187,10 @@ def test_a_hash_of_text_is_of_each_strings_length_and_its_utf8_bytes() -> None:
 
 def test_a_store_calls_text_text_and_numbers_what_numpy_calls_them() -> None:
     assert dtype_name(TEXT) == "text" and dtype_name(np.dtype(np.uint8)) == "uint8"
+
+
+def test_rows_of_many_bytes_are_read_a_few_at_a_time() -> None:
+    source = Rows(ids=names(9), input_shape=(30 << 20,))
+    done: list[int] = []
+    index_rows(source, num_classes=3, max_quarantined=0.0, progress=done.append)
+    assert done == [2, 2, 2, 2, 1]
