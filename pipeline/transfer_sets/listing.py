@@ -41,7 +41,7 @@ class FileList:
     facts: Mapping[str, Any]
 
 
-def list_files(paths: Sequence[str], endings: tuple[str, ...]) -> FileList:
+def list_files(paths: Sequence[str], endings: tuple[str, ...], *, name: str | None = None) -> FileList:
     """The files that paths stand for.
 
     Args:
@@ -49,6 +49,7 @@ def list_files(paths: Sequence[str], endings: tuple[str, ...]) -> FileList:
             begins with a dot), or a pattern; `{000..123}` stands for each number of the range. Local, or
             URLs of fsspec. Links to files are followed, links to folders are not.
         endings: What names of files end in, lower case, with the dot.
+        name: What they are called together, if not as `paths` are.
 
     Returns:
         In the order of `paths`; within a folder or pattern by name, `part-2` before `part-10`.
@@ -66,7 +67,7 @@ def list_files(paths: Sequence[str], endings: tuple[str, ...]) -> FileList:
         raise TransferSetError(f"{twice[0]}: named twice; expected each file once; look at the paths")
     names = tuple(name for _, name, _ in found) if len(spelled) == 1 else _without_folder(urls)
     marks = zip(names, (marks for _, _, marks in found), strict=True)
-    return FileList(urls=urls, names=names, facts=listing_facts(_folder_name(paths), marks))
+    return FileList(urls=urls, names=names, facts=listing_facts(name or _folder_name(paths), marks))
 
 
 def listing_facts(name: str, marks: Iterable[tuple[str, Sequence[object]]]) -> dict[str, Any]:

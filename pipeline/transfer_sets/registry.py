@@ -10,8 +10,9 @@ SOURCES: Registry[type[SourceOptions]] = Registry(
     group="softcask.transfer_sets",
     builtin={
         "arrays": "softcask.pipeline.transfer_sets.arrays:ArraysOptions",
+        "huggingface": "softcask.pipeline.transfer_sets.huggingface:HuggingFaceOptions",
+        "idx": "softcask.pipeline.transfer_sets.idx:IdxOptions",
         "image_folder": "softcask.pipeline.transfer_sets.image_folder:ImageFolderOptions",
         "parquet": "softcask.pipeline.transfer_sets.parquet:ParquetOptions",
-        "idx": "softcask.pipeline.transfer_sets.idx:IdxOptions",
     },
 )

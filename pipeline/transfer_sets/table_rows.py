@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, overload
@@ -145,7 +145,7 @@ def table_rows(
     place: str,
     id_prefix: str = "",
     prefixes: tuple[str, ...] = (),
-    label_names: Sequence[str] | None = None,
+    stored_names: tuple[str, ...] = (),
 ) -> TableRows:
     """The rows that options name.
 
@@ -155,7 +155,7 @@ def table_rows(
         place: Name of the files, for messages.
         id_prefix: Start of made ids, by position over all files.
         prefixes: Start of made ids for each file, by row within it, in place of `id_prefix`.
-        label_names: Class names in the order of their indices, if the options state none.
+        stored_names: Class names in the order in which the files have their indices, if they tell.
 
     Raises:
         TransferSetError: Columns that are no inputs, labels or ids.
@@ -173,12 +173,11 @@ def table_rows(
         place=place,
     )
     look = partial(_facts, options, images=isinstance(reader, CellColumn))
-    names = tuple(options.label_names or label_names or ())
     return TableRows(
         rows=int(tables.starts[-1]),
         input_shape=reader.shape,
         input_dtype=reader.dtype,
-        classes=_classes(tables, options.label, names, place),
+        classes=_classes(tables, options, stored_names, place),
         ids=_ids(tables, options.id, prefixes, place),
         id_prefix=id_prefix,
         facts=look(),
@@ -196,13 +195,17 @@ def _facts(options: ColumnOptions, *, images: bool) -> dict[str, Any]:
 
 
 def _classes(
-    tables: Tables, column: str | None, names: tuple[str, ...], place: str
+    tables: Tables, options: ColumnOptions, stored_names: tuple[str, ...], place: str
 ) -> Lazy[NDArray[np.int64]] | None:
+    column, names = options.label, options.label_names or ()
     if column is None:
         return None
     kind = storage_type(tables.schema.field(column).type)
     if kinds.is_integer(kind) or kinds.is_boolean(kind):
-        return Lazy(partial(_load_indices, tables, column, place))
+        load = partial(_load_indices, tables, column, place)
+        if names and stored_names and names != stored_names:
+            return Lazy(partial(_load_in_order, load, stored_names, names, place))
+        return Lazy(load)
     if is_text_type(kind) and names:
         return Lazy(partial(_load_named, tables, column, names, place))
     advice = "list the class names as label_names" if is_text_type(kind) else "write class indices"
@@ -215,6 +218,27 @@ def _load_indices(tables: Tables, column: str, place: str) -> NDArray[np.int64]:
         indices: NDArray[np.int64] = found.cast(pa.int64()).fill_null(-1).to_numpy()
     except pa.ArrowInvalid as error:
         raise TransferSetError(f"{place}: label {column!r}: {error}; expected class indices") from error
+    return indices
+
+
+def _load_in_order(
+    load: Callable[[], NDArray[np.int64]], stored: tuple[str, ...], names: tuple[str, ...], place: str
+) -> NDArray[np.int64]:
+    """Indices of `names` in place of those of `stored`; -1 stays."""
+    found = load()
+    wanted = np.array([names.index(name) if name in names else -2 for name in stored] + [-1], np.int64)
+    if not len(found):
+        return found
+    if not -1 <= found.min() <= found.max() < len(stored):
+        raise TransferSetError(
+            f"{place}: labels {found.min()} to {found.max()}, expected 0 to {len(stored) - 1}, or -1 for none"
+        )
+    indices = wanted[found]
+    if (missing := np.flatnonzero(indices == -2)).size:
+        raise TransferSetError(
+            f"{place}: row {missing[0]} is of class {stored[found[missing[0]]]!r}, which is none of the "
+            f"{len(names)} in label_names; add it"
+        )
     return indices
 
 
