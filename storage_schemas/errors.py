@@ -79,6 +79,10 @@ class CodecDrift(StoreError):
     """A codec fitted on some rows does far worse on others."""
 
 
+class StoreBusy(StoreError):
+    """Another driver is at work on the store, and one of the two wants it for itself."""
+
+
 class IncompleteStore(StoreError):
     """Rows that were planned are not committed yet, and the caller did not allow a partial store."""
 

@@ -147,11 +147,11 @@ class RunProgress(Manifest):
     wall_seconds: Seconds = 0.0
     done: Count = 0
     total: Count = 0
-    units: dict[str, Count] = Field({})
-    rows: dict[str, Count] = Field({})
-    device_seconds: dict[str, Seconds] = Field({})
-    repeated: dict[str, Seconds] = Field({})
-    stage_seconds: dict[str, Seconds] = Field({})
+    units: dict[str, Count] = Field(default={})
+    rows: dict[str, Count] = Field(default={})
+    device_seconds: dict[str, Seconds] = Field(default={})
+    repeated: dict[str, Seconds] = Field(default={})
+    stage_seconds: dict[str, Seconds] = Field(default={})
     bytes: Count = 0
     rows_per_second: Amount = 0.0
     busy: Amount = 0.0

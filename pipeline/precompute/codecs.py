@@ -120,7 +120,8 @@ def run_trials(
         if isinstance(report, Failure):
             raise report.error
         reports.append(report)
-        watch(Progress(stage="try codecs", done=len(reports), total=len(pools)))
+        spent = {report.teacher: report.rows * report.seconds_a_row}
+        watch(Progress(stage="try codecs", done=len(reports), total=len(pools), seconds=spent))
     return reports
 
 

@@ -6,9 +6,7 @@ nothing is left, no teacher is even loaded.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 
 from softcask.pipeline.executors.base import Executor, Failure, Pool
 from softcask.pipeline.executors.registry import executor_from
@@ -22,9 +20,10 @@ from softcask.pipeline.precompute.codecs import (
 )
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.groups import Groups, group_teachers, pools
+from softcask.pipeline.precompute.observer import RunObserver
 from softcask.pipeline.precompute.outcome import gave_up
 from softcask.pipeline.precompute.preparation import prepare_rows, refuse_pinned, teacher_manifest
-from softcask.pipeline.precompute.record import Totals, record_run
+from softcask.pipeline.precompute.record import Totals
 from softcask.pipeline.precompute.results import Progress, Summary, TeacherSummary
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.drops import refuse_dropped
@@ -32,24 +31,35 @@ from softcask.pipeline.store.receipts import committed_units
 from softcask.pipeline.store.writing.prepare import check_root
 from softcask.pipeline.store.writing.sealing import seal
 from softcask.pipeline.teachers.checks import near_chance
-from softcask.storage_schemas.errors import SoftcaskError, StoreAccess
+from softcask.storage_schemas.errors import StoreAccess
 from softcask.storage_schemas.manifest import Generation, SegmentManifest
 
 
-def precompute(config: RunConfig, *, watch: Callable[[Progress], None] = lambda _: None) -> Summary:
+def precompute(
+    config: RunConfig, *, watch: Callable[[Progress], None] = lambda _: None, force: bool = False
+) -> Summary:
     """Label whatever of the transfer set is not labelled yet, and seal the store.
 
     Args:
         config: The run.
-        watch: Called at every step.
+        watch: Called at every step, and each second while nothing else happens; by one thread at a time.
+        force: Begin even if another driver is at work that wants the store for itself, or this one does.
 
     Raises:
         UnitsGivenUp: Units failed again and again; all others are committed and sealed.
+        StoreBusy: Another driver is at work, see `ExecutorOptions.other_drivers`.
         SoftcaskError: Something cannot be used; what is committed stays, and the same call goes on from
         there.
     """
-    started, clock = datetime.now(UTC), time.perf_counter()
-    objects, source = StoreObjects.at(config.store.uri), config.transfer_set.open()
+    objects, executor = StoreObjects.at(config.store.uri), executor_from(config.executor)
+    totals = Totals({teacher.name: teacher.num_gpus for teacher in config.teachers if teacher.num_gpus})
+    others = config.executor.other_drivers
+    with RunObserver(objects, executor, totals, watch, other_drivers=others, force=force) as run:
+        return _precompute(config, objects, executor, run)
+
+
+def _precompute(config: RunConfig, objects: StoreObjects, executor: Executor, run: RunObserver) -> Summary:
+    source = config.transfer_set.open()
     add_to_path(config.python_path)
     groups = group_teachers(config.teachers)
     check_root(objects, config.classes.class_names)
@@ -57,29 +67,22 @@ def precompute(config: RunConfig, *, watch: Callable[[Progress], None] = lambda 
     dropped = refuse_dropped(objects, names)
     settled = settled_codecs(config, objects)
     refuse_pinned(config, objects, settled)  # now rather than by a worker
-    segments = prepare_rows(config, objects, source, settled, watch)
+    segments = prepare_rows(config, objects, source, settled, run.step)
     segments = [segment for segment in segments if segment.segment not in dropped.segments]
     tasks = _tasks(objects, segments, groups)
-    executor = executor_from(config.executor)
     if untried := [teacher for teacher in config.teachers if teacher.name not in settled]:
-        settled |= find_codecs(config, objects, executor, untried, watch)
+        settled |= find_codecs(config, objects, executor, untried, run.step)
     manifests = {t.name: teacher_manifest(config, t, settled[t.name]) for t in config.teachers}
     _refuse_if_full(objects, tasks, settled, config)
-    totals = Totals()
-    try:
-        failures = _run(executor, pools(config, groups, manifests, tasks), totals, watch) if tasks else []
-        if failures and not totals.tasks:
-            raise gave_up(failures, objects.uri)
-        generation = seal(objects)
-        refuse_dropped(objects, names)  # while this ran
-        if failures:
-            raise gave_up(failures, objects.uri, generation.generation)
-    except BaseException as error:
-        if totals.tasks or any(failure.task is not None for failure in totals.failures):
-            _record_failure(error, objects, executor, totals, started, time.perf_counter() - clock)
-        raise
-    wall = time.perf_counter() - clock
-    run = record_run(objects, executor, totals, started, wall) if tasks else None
+    if tasks:
+        _run(executor, pools(config, groups, manifests, tasks), run)
+    failures = run.totals.failures
+    if failures and not run.totals.tasks:
+        raise gave_up(failures, objects.uri)
+    generation = seal(objects)
+    refuse_dropped(objects, names)  # while this ran
+    if failures:
+        raise gave_up(failures, objects.uri, generation.generation)
     return Summary(
         store=config.store.uri,
         generation=generation.generation,
@@ -88,11 +91,11 @@ def precompute(config: RunConfig, *, watch: Callable[[Progress], None] = lambda 
         quarantine_tables=tuple(segment.table.key for segment in segments if segment.quarantined),
         unit_rows=segments[-1].unit_rows,
         tasks=len(tasks),
-        teachers={name: _summary(name, generation, totals, config, settled[name]) for name in manifests},
-        wall_seconds=wall,
+        teachers={name: _summary(name, generation, run.totals, config, settled[name]) for name in manifests},
+        wall_seconds=run.wall_seconds,
         workers=executor.workers if tasks else 0,
-        run=run,
-        warnings=tuple(totals.warnings),
+        run=run.record() if tasks else None,
+        warnings=tuple(run.totals.warnings),
     )
 
 
@@ -107,7 +110,7 @@ def _summary(
         labelled=held.labelled,
         correct=held.correct,
         bytes=held.bytes,
-        device_seconds=totals.seconds[f"forward:{name}"],
+        device_seconds=totals.device_seconds[name],
         codec=settled.codec.name,
         codec_reason=str(settled.recorded.get("reason", "")),
         suspicious=near_chance(held.correct, held.labelled, len(config.classes.class_names)),
@@ -117,34 +120,14 @@ def _summary(
 def _run(
     executor: Executor,
     pools: Sequence[Pool[Task, TaskReport]],
-    totals: Totals,
-    watch: Callable[[Progress], None],
-) -> list[Failure]:
-    """Run the pools; what was given up."""
-    total, done = sum(task.rows * len(task.teachers) for pool in pools for task in pool.tasks), 0
+    run: RunObserver,
+) -> None:
+    run.label(sum(task.rows * len(task.teachers) for pool in pools for task in pool.tasks))
     for report in executor.run(pools):
         if isinstance(report, Failure):
-            totals.failures.append(report)
-            continue
-        totals.add(report)
-        done += report.task.rows * len(report.task.teachers)
-        watch(Progress(stage="label", done=done, total=total, task=report.task, seconds=report.seconds))
-    return totals.failures
-
-
-def _record_failure(
-    error: BaseException,
-    objects: StoreObjects,
-    executor: Executor,
-    totals: Totals,
-    started: datetime,
-    wall: float,
-) -> None:
-    """What was done before a run ended early cost device time, too; `error` stays what is raised."""
-    try:
-        record_run(objects, executor, totals, started, wall)
-    except SoftcaskError as other:
-        error.add_note(f"Nor could a record of this run be written: {other}")
+            run.failure(report)
+        else:
+            run.report(report)
 
 
 def _tasks(

@@ -1,33 +1,38 @@
-"""What a run measured, kept under `runs/`: never part of the store's identity."""
+"""What a run did, summed over its tasks, and the record that it leaves: never part of a store's identity."""
 
 from __future__ import annotations
 
 import platform
 from collections import Counter, defaultdict
-from datetime import datetime
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
-from softcask.pipeline.executors.base import Executor, Failure
+from softcask.pipeline.executors.base import Failure
 from softcask.pipeline.label import TaskReport
-from softcask.pipeline.precompute.outcome import failed_units
-from softcask.pipeline.store.access.objects import StoreObjects
-from softcask.storage_schemas import keys
-from softcask.storage_schemas.runs import RunRecord
 
 _VERSIONED = ("softcask", "torch", "numpy", "pyarrow", "ray")
+_MOST_WARNINGS = 1_000
 
 
 class Totals:
-    """What this run did, summed over its tasks."""
+    """What this run did, summed over its tasks. Does not grow with them."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpus: Mapping[str, float] | None = None) -> None:
+        """Nothing is done yet.
+
+        Args:
+            gpus: GPUs that a worker of each teacher holds, where it holds any.
+        """
         self.tasks = 0
         self.rows: Counter[str] = Counter()
         self.units: Counter[str] = Counter()
-        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.device_seconds: defaultdict[str, float] = defaultdict(float)
+        self.stage_seconds: defaultdict[str, float] = defaultdict(float)
+        self.trials: defaultdict[str, float] = defaultdict(float)
         self.devices: set[str] = set()
         self.warnings: list[str] = []
         self.failures: list[Failure] = []
+        self.gpus = dict(gpus or {})
 
     def add(self, report: TaskReport) -> None:
         """Count a task that ended."""
@@ -35,36 +40,16 @@ class Totals:
         self.rows.update(report.rows)
         self.units.update(report.rows.keys())
         self.devices.add(report.device)
-        self.warnings += report.warnings
+        self.warnings += report.warnings[: _MOST_WARNINGS - len(self.warnings)]
         for stage, seconds in report.seconds.items():
-            self.seconds[stage] += seconds
+            name, _, teacher = stage.partition(":")
+            self.stage_seconds[name] += seconds
+            if teacher:
+                self.device_seconds[teacher] += self.held(teacher, seconds)
 
-
-def record_run(
-    objects: StoreObjects, executor: Executor, totals: Totals, started: datetime, wall: float
-) -> str:
-    """Write `runs/RUN/run.json`; the name of the run is when it started."""
-    forward = "forward:"
-    stamp = f"{started:%Y%m%dT%H%M%S}-{started.microsecond:06d}"
-    record = RunRecord(
-        run=stamp,
-        started=started.isoformat(),
-        wall_seconds=wall,
-        executor=executor.name,
-        workers=executor.workers,
-        host=platform.node(),
-        versions=versions(),
-        units=dict(totals.units),
-        rows=dict(totals.rows),
-        device_seconds={
-            k.removeprefix(forward): v for k, v in totals.seconds.items() if k.startswith(forward)
-        },
-        stage_seconds={k: v for k, v in totals.seconds.items() if not k.startswith(forward)},
-        devices=tuple(sorted(totals.devices)),
-        given_up=failed_units(totals.failures),
-    )
-    objects.publish(keys.run_record(stamp), record.to_bytes())
-    return stamp
+    def held(self, teacher: str, seconds: float) -> float:
+        """Device-seconds of a forward pass: of several GPUs or a share of one, times that number."""
+        return seconds * (self.gpus.get(teacher) or 1.0)
 
 
 def versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from softcask.pipeline.plan import Task
+from softcask.storage_schemas.runs import RunProgress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +19,8 @@ class Progress:
         done: Rows done of this stage; of `label`, rows times teachers; of `try codecs`, teachers.
         total: Of all of this stage.
         task: The task that ended, in `label`.
-        seconds: Time by stage of that task.
+        seconds: Time by stage of that task; of `try codecs`, device-seconds of a teacher that was tried.
+        live: All that is known of where the run stands, as of a second ago; None before it has begun.
     """
 
     stage: str
@@ -26,6 +28,7 @@ class Progress:
     total: int
     task: Task | None = None
     seconds: Mapping[str, float] | None = None
+    live: RunProgress | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

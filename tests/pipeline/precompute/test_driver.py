@@ -28,6 +28,7 @@ from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.driver import precompute
 from softcask.pipeline.precompute.planning import plan
 from softcask.pipeline.precompute.results import Progress
+from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.reading.reader import open_store
 from softcask.storage_schemas.errors import (
     ConfigError,
@@ -419,7 +420,7 @@ def test_rows_that_every_unit_stumbles_over_end_the_run_at_the_third(tmp_path: P
     always = teacher("a", factory="toy_models:broken_after_probe", kwargs={})
     with pytest.raises(TeacherError, match="no kernel image"):
         precompute(run_config(tmp_path, always), watch=seen.append)
-    assert not [step for step in seen if step.stage == "label"]
+    assert not [step for step in seen if step.stage == "label" and step.done]
 
 
 def test_a_run_that_is_interrupted_leaves_a_record_too(tmp_path: Path) -> None:
@@ -447,10 +448,14 @@ def test_a_record_that_cannot_be_written_does_not_hide_why_the_run_failed(
 ) -> None:
     write_rows(tmp_path)
 
-    def refuse(*_: object) -> str:
-        raise StoreAccess("no space left")
+    publish = StoreObjects.publish
 
-    monkeypatch.setattr(job, "record_run", refuse)
+    def refuse(objects: StoreObjects, key: str, data: bytes) -> bool:
+        if key.endswith("/run.json"):
+            raise StoreAccess("no space left")
+        return publish(objects, key, data)
+
+    monkeypatch.setattr(StoreObjects, "publish", refuse)
     late = teacher("a", factory="toy_models:faulty", kwargs={"where": 200 * 0.5})
     with pytest.raises(UnitsGivenUp, match="inputs-00000200") as caught:
         precompute(run_config(tmp_path, late))
