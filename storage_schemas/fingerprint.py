@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from softcask.storage_schemas.errors import StoreError
 
 _MISSING = "(absent)"
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def canonical(value: Any) -> Any:
@@ -46,7 +48,7 @@ def _canonical(value: Any, where: str) -> Any:
 
 def _is_text(value: Any) -> bool:
     """Whether it is a string that UTF-8 can hold; names of files may not be."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return isinstance(value, str) and _HALF_A_CHARACTER.search(value) is None
 
 
 def digest(value: Any) -> str:
@@ -60,6 +62,9 @@ def _text(value: Any) -> str:
 
 def differences(found: Any, expected: Any, where: str = "") -> list[str]:
     """One line for each leaf in which two JSON-able values differ: `path: found X, expected Y`."""
+    # As text, because to Python [1], [1.0] and [True] are equal, and to `digest` they are not.
+    if _text(found) == _text(expected):
+        return []
     if isinstance(found, Mapping) and isinstance(expected, Mapping):
         keys = sorted({*found, *expected})
         return [
@@ -69,9 +74,6 @@ def differences(found: Any, expected: Any, where: str = "") -> list[str]:
                 found.get(key, _MISSING), expected.get(key, _MISSING), f"{where}.{key}".lstrip(".")
             )
         ]
-    # As text, because to Python [1], [1.0] and [True] are equal, and to `digest` they are not.
-    if _text(found) == _text(expected):
-        return []
     return [f"{where or 'value'}: found {_short(found)}, expected {_short(expected)}"]
 
 

@@ -16,6 +16,7 @@ RUNS = "runs"
 CLAIMS = "runs/claims"
 
 _NAME = re.compile(NAME_PATTERN)
+_BAD_LETTER = re.compile(r"[\\:\x00-\x1f\ud800-\udfff]")
 _UNIT = re.compile(r"(?P<segment>s[0-9]{4})-(?P<view>v[0-9]{4})-(?P<index>[0-9]{8})")
 
 
@@ -222,13 +223,8 @@ def checked_key(key: str) -> str:
         StoreError: It is absolute, has an empty, '.' or '..' part, a backslash, a colon, a control character
             or half a character.
     """
-    bad_part = any(part in ("", ".", "..") for part in key.split("/"))
-    if bad_part or any(_is_bad(letter) for letter in key):
+    if not {"", ".", ".."}.isdisjoint(key.split("/")) or _BAD_LETTER.search(key):
         raise StoreError(
             f"the store names an object {key!r}, which does not stay inside the store; it is not trusted"
         )
     return key
-
-
-def _is_bad(letter: str) -> bool:
-    return letter in "\\:" or ord(letter) < 32 or "\ud800" <= letter <= "\udfff"

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ class UnitReader:
     manifests: Mapping[str, TeacherManifest]
     batch_size: int
     closed: threading.Event
+    _known: dict[str, bool] = field(default_factory=dict)
 
     def read(self, work: Work) -> None:
         """Put the unit's batches into its queue, then None; or what went wrong."""
@@ -62,7 +63,7 @@ class UnitReader:
         work.standing = tuple(commit for commit in found.values() if commit is not None)
         if not work.teachers:
             return
-        work.unchanged = self._is_as_indexed(work.segment)
+        work.unchanged = self.source.unchanged() and self._is_known(work.segment)
         positions_R = work.task.start + np.flatnonzero(work.rows.readable)
         for first in range(0, len(positions_R), self.batch_size):
             refuse_if_closed(self.closed, work)
@@ -70,14 +71,17 @@ class UnitReader:
             inputs_B = self._read_batch(work, positions_R[first : first + self.batch_size])
             work.seconds["read"] += time.perf_counter() - started
             work.batches.put(inputs_B)
-        if work.unchanged and not self._is_as_indexed(work.segment):
+        if work.unchanged and not self.source.unchanged():
             raise TransferSetError(
                 f"the transfer set changed while unit {work.task.unit} was read. Restore the data, or "
                 "label the new data into another store; what is committed is safe."
             )
 
-    def _is_as_indexed(self, segment: SegmentManifest) -> bool:
-        return self.source.unchanged() and known_again(self.objects, segment, self.source.describe())
+    def _is_known(self, segment: SegmentManifest) -> bool:
+        name = segment.segment
+        if name not in self._known:
+            self._known[name] = known_again(self.objects, segment, self.source.describe())
+        return self._known[name]
 
     def _read_batch(self, work: Work, positions_B: NDArray[np.int64]) -> NDArray[Any]:
         batch = self.source.read(work.segment.first + positions_B)

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.damage import Diagnosis, Remedy, Unit
 from softcask.pipeline.store.catalog import newest_generation, read_commits
-from softcask.pipeline.store.codecs import load_codec
 from softcask.pipeline.store.layout import unit_objects
 from softcask.pipeline.store.rows import UnitRows, read_rows
 from softcask.pipeline.store.writing.commit import unit_stats
@@ -214,7 +213,7 @@ class _Sick:
         segment, view, index = keys.parse_unit(self.unit)
         stats = keys.stats_part(self.teacher.name, segment, view, index)
         columns = self._columns(records)
-        table = unit_stats(load_codec(self.objects, self.teacher), self._rows(), columns)
+        table = unit_stats(self.objects, self.teacher, self._rows(), columns)
         data = tables.to_bytes(table)
         self.objects.replace(stats, data)
         record = ObjectRecord.of(stats, data)

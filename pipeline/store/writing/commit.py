@@ -8,6 +8,7 @@ that are in the store.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from softcask.pipeline.store.rows import UnitRows
 from softcask.pipeline.store.writing.encoding import EncodedUnit, encode_unit
 from softcask.pipeline.store.writing.publishing import publish_table
 from softcask.storage_schemas import keys
-from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch
 from softcask.storage_schemas.fingerprint import canonical, differences, digest
 from softcask.storage_schemas.manifest import (
@@ -38,7 +38,8 @@ _ONE_TEACHER = {"float32": 5e-3, "float16": 1e-2, "bfloat16": 5e-2}
 """By the dtype that a teacher computes in: how far any value of two passes of it may be apart, in standard
 deviations of its logits. What other devices and kernels do to one set of weights, as the probe allows it."""
 
-_BLOCK_ROWS = 2048
+_BLOCK_ROWS, _BLOCK_VALUES = 2048, 1 << 20
+"""Rows decoded together: so many, or of few classes as many as make so many logits."""
 _ROUNDS = 5
 """Attempts to end a race over damaged objects; each ends in one as a rule."""
 
@@ -93,7 +94,7 @@ def _publish_objects(
     records, columns, fresh = _publish_columns(objects, teacher, rows, encoded.columns)
     correct_R = encoded.top_R == rows.labels[rows.readable]
     if teacher.stats:
-        stats = unit_stats(load_codec(objects, teacher), rows, columns)
+        stats = unit_stats(objects, teacher, rows, columns)
         key = keys.stats_part(teacher.name, rows.segment.segment, rows.view, rows.index)
         record, was_free = publish_table(objects, key, stats)
         records, fresh = [*records, record], fresh and was_free
@@ -106,13 +107,18 @@ def _publish_objects(
 def _refuse_if_pinned_anew(objects: StoreObjects, teacher: TeacherManifest) -> None:
     """A name is free until a first unit is committed, so it may have changed hands while this one was run."""
     key = keys.teacher_manifest(teacher.name)
-    standing = TeacherManifest.from_bytes(objects.read(key), key)
-    if lines := differences(canonical(teacher.pinned()), canonical(standing.pinned())):
+    if lines := differences(canonical(teacher.pinned()), _pinned(objects.read(key), key)):
         raise ManifestMismatch(
             f"another run has pinned teacher {teacher.name!r} of {objects.uri} to something else:\n  "
             + "\n  ".join(lines)
             + "\nGive one of the two a new name. Nothing of this unit was committed."
         )
+
+
+@lru_cache(maxsize=64)
+def _pinned(data: bytes, key: str) -> Any:
+    """What a manifest pins its name to; asked for twice a unit, of bytes that hardly ever change."""
+    return canonical(TeacherManifest.from_bytes(data, key).pinned())
 
 
 def _take_back_if_pinned_anew(objects: StoreObjects, teacher: TeacherManifest, unit: str) -> None:
@@ -222,10 +228,13 @@ def _spread(logits_RC: NDArray[np.float32]) -> float:
     return max(float(logits_RC.std(dtype=np.float64)), 1e-3 * float(np.abs(logits_RC).max()))
 
 
-def unit_stats(codec: Codec, rows: UnitRows, columns: Mapping[str, NDArray[Any]]) -> pa.Table:
+def unit_stats(
+    objects: StoreObjects, teacher: TeacherManifest, rows: UnitRows, columns: Mapping[str, NDArray[Any]]
+) -> pa.Table:
     """Statistics of the rows as stored, in blocks: decoded, a unit may be far larger than it is stored."""
     first, _ = rows.segment.unit_range(rows.index)
     kept = np.flatnonzero(rows.readable)
+    codec, step = load_codec(objects, teacher), max(_BLOCK_ROWS, _BLOCK_VALUES // teacher.num_classes)
     blocks = [
         stats_table(
             codec.decode({name: values[block] for name, values in columns.items()}),
@@ -233,7 +242,7 @@ def unit_stats(codec: Codec, rows: UnitRows, columns: Mapping[str, NDArray[Any]]
             sample_ids=rows.sample_ids.take(pa.array(kept[block])),
             labels_B=rows.labels[kept[block]],
         )
-        for block in (slice(start, start + _BLOCK_ROWS) for start in range(0, max(len(kept), 1), _BLOCK_ROWS))
+        for block in (slice(start, start + step) for start in range(0, max(len(kept), 1), step))
     ]
     return pa.concat_tables(blocks).combine_chunks()
 

@@ -21,6 +21,8 @@ _REMARKABLE, _TOO_MUCH = 4, 25
 """How much worse than expected: means over few rows of a heavy-tailed loss are a factor of two apart."""
 _ALWAYS_FINE, _HARMFUL = 1e-4, 0.05
 """In nats, whatever was expected: what no student notices, and what any does."""
+_BLOCK_VALUES = 1 << 17
+"""Logits encoded together, half a megabyte: batches of few classes cost more in calls than in rows."""
 MONITORED_ROWS = 32
 """Rows of each unit whose logits are kept until the end, to see how well the codec did on them."""
 
@@ -45,7 +47,9 @@ class UnitEncoder:
 
     def __init__(self, codec: Codec, *, rows: int, num_classes: int) -> None:
         """Begin a unit of `rows` rows that have logits."""
-        self._codec, self._num_classes = codec, num_classes
+        self._codec = codec
+        self._block_bC = np.empty((max(1, _BLOCK_VALUES // num_classes), num_classes), dtype=np.float32)
+        self._waiting = 0
         self._columns: list[dict[str, NDArray[Any]]] = []
         self._top: list[NDArray[np.int64]] = []
         self._done = 0
@@ -54,7 +58,21 @@ class UnitEncoder:
         self._kept: list[NDArray[np.float32]] = []
 
     def add(self, logits_BC: NDArray[np.float32]) -> None:
-        """Encode the next batch: finite float32 `[B, C]`."""
+        """Encode the next batch: finite float32 `[B, C]`, which may change afterwards."""
+        if self._waiting + len(logits_BC) > len(self._block_bC):
+            self._encode_waiting()
+        if len(logits_BC) > len(self._block_bC):
+            self._encode(logits_BC)
+            return
+        self._block_bC[self._waiting : self._waiting + len(logits_BC)] = logits_BC
+        self._waiting += len(logits_BC)
+
+    def _encode_waiting(self) -> None:
+        if self._waiting:
+            self._encode(self._block_bC[: self._waiting])
+            self._waiting = 0
+
+    def _encode(self, logits_BC: NDArray[np.float32]) -> None:
         self._columns.append(self._codec.encode(logits_BC))
         self._top.append(logits_BC.argmax(axis=1))
         first, stop = np.searchsorted(self._watched, [self._done, self._done + len(logits_BC)])
@@ -63,8 +81,9 @@ class UnitEncoder:
 
     def finish(self) -> EncodedUnit:
         """All batches as one."""
+        self._encode_waiting()
         if not self._columns:
-            self.add(np.empty((0, self._num_classes), dtype=np.float32))
+            self._encode(self._block_bC[:0])
         columns = {name: np.concatenate([part[name] for part in self._columns]) for name in self._columns[0]}
         return EncodedUnit(columns=columns, top_R=np.concatenate(self._top), fidelity=self._fidelity(columns))
 

@@ -1,10 +1,12 @@
-"""When a codec's loss on a unit is told, and when it ends the run."""
+"""What comes of a unit's batches; when a codec's loss on them is told, and when it ends the run."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from softcask.pipeline.store.writing.encoding import drift
+from softcask.pipeline.store.writing.encoding import UnitEncoder, drift
+from softcask.storage_schemas.codecs.dense16 import Dense16
 from softcask.storage_schemas.errors import CodecDrift
 from softcask.storage_schemas.manifest import Fidelity
 
@@ -29,3 +31,36 @@ def test_a_harmful_loss_of_many_times_the_expected_one_is_refused() -> None:
     with pytest.raises(CodecDrift, match=r"loses 0.06 nats at T=2 on .* 60 times the 0.001 .* new name"):
         drift([at(2, 0.06)], [at(2, 0.001)], "a on u")
     assert drift([at(2, 0.04)], [at(2, 0.001)], "a on u") is not None
+
+
+@pytest.mark.parametrize("classes", [10, 5000])
+def test_a_unit_is_encoded_as_its_rows_are_however_they_come(classes: int) -> None:
+    logits_RC = np.random.default_rng(0).normal(0, 3, (700, classes)).astype(np.float32)
+    encoder = UnitEncoder(Dense16(), rows=700, num_classes=classes)
+    batch_BC = np.empty((100, classes), dtype=np.float32)
+    for first, stop in [
+        (0, 30),
+        (30, 31),
+        (31, 131),
+        (131, 131),
+        *((n, n + 100) for n in range(131, 600, 100)),
+    ]:
+        batch_BC[: stop - first] = logits_RC[first:stop]
+        encoder.add(
+            batch_BC[: stop - first]
+        )  # one array again and again: what was added is no more looked at
+    encoder.add(logits_RC[631:])
+    found, expected = encoder.finish(), Dense16().encode(logits_RC)
+    assert {name: values.tobytes() for name, values in found.columns.items()} == {
+        name: values.tobytes() for name, values in expected.items()
+    }
+    np.testing.assert_array_equal(found.top_R, logits_RC.argmax(axis=1))
+
+
+def test_a_unit_without_rows_has_columns_of_none() -> None:
+    found = UnitEncoder(Dense16(), rows=0, num_classes=7).finish()
+    assert {name: values.shape for name, values in found.columns.items()} == {
+        "logits": (0, 7),
+        "row_max": (0,),
+    }
+    assert found.top_R.shape == (0,)
