@@ -14,5 +14,6 @@ SOURCES: Registry[type[SourceOptions]] = Registry(
         "idx": "softcask.pipeline.transfer_sets.idx:IdxOptions",
         "image_folder": "softcask.pipeline.transfer_sets.image_folder:ImageFolderOptions",
         "parquet": "softcask.pipeline.transfer_sets.parquet:ParquetOptions",
+        "webdataset": "softcask.pipeline.transfer_sets.webdataset:WebDatasetOptions",
     },
 )

@@ -12,11 +12,11 @@ import os
 import re
 import secrets
 import stat
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from softcask.pipeline.cache_folder import default_cache_folder
 from softcask.pipeline.store.access.explained import explained
 from softcask.storage_schemas.errors import StoreAccess
 from softcask.storage_schemas.manifest import ObjectRecord
@@ -53,7 +53,7 @@ class LocalCache:
         Raises:
             StoreAccess: It cannot be made, or others may write to it.
         """
-        place = Path(folder) if folder is not None else _default_folder()
+        place = Path(folder) if folder is not None else default_cache_folder()
         with explained("write", str(place), local=True):
             place.mkdir(mode=_OWNER_ONLY, parents=True, exist_ok=True)
             status = place.stat()
@@ -117,14 +117,3 @@ class LocalCache:
                 return
             self.remove(path)
             total -= bytes_
-
-
-def _default_folder() -> Path:
-    """`$XDG_CACHE_HOME/softcask`, else `~/.cache/softcask`, else one of this user's among the temporary."""
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    if named and Path(named).is_absolute():
-        return Path(named) / "softcask"
-    try:
-        return Path.home() / ".cache" / "softcask"
-    except RuntimeError:
-        return Path(tempfile.gettempdir()) / f"softcask-{os.getuid()}"
