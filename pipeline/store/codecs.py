@@ -15,8 +15,16 @@ _MOST_ARRAY_BYTES = 4 << 30
 _KEPT = 8
 
 
-def load_codec(objects: StoreObjects, teacher: TeacherManifest) -> Codec:
+def load_codec(objects: StoreObjects, teacher: TeacherManifest, *, fresh: bool = False) -> Codec:
     """The codec of a stored teacher, ready to encode and decode.
+
+    Its arrays are verified when they are read, and stay in memory: what becomes of their objects afterwards
+    cannot change a number that is decoded by them, and is not seen either.
+
+    Args:
+        objects: The store.
+        teacher: Whose codec.
+        fresh: Read and verify its arrays now, though this process may hold them from before.
 
     Raises:
         UnknownKind: This softcask has no such codec.
@@ -25,10 +33,10 @@ def load_codec(objects: StoreObjects, teacher: TeacherManifest) -> Codec:
     """
     if not teacher.codec.arrays:
         return codec_from(teacher.codec)
-    return _with_arrays(objects, teacher.name, teacher.codec.model_dump_json())
+    read = _with_arrays if fresh else _kept_with_arrays
+    return read(objects, teacher.name, teacher.codec.model_dump_json())
 
 
-@lru_cache(maxsize=_KEPT)
 def _with_arrays(objects: StoreObjects, name: str, spec_json: str) -> Codec:
     spec = CodecSpec.model_validate_json(spec_json)
     arrays = {}
@@ -41,6 +49,9 @@ def _with_arrays(objects: StoreObjects, name: str, spec_json: str) -> Codec:
             )
         arrays[array] = npy.from_bytes(objects.read_recorded(record), record.key)
     return codec_from(spec, arrays)
+
+
+_kept_with_arrays = lru_cache(maxsize=_KEPT)(_with_arrays)
 
 
 def publish_codec(objects: StoreObjects, teacher: str, codec: Codec) -> CodecSpec:

@@ -229,7 +229,7 @@ class _Walk:
             return
         self._teachers[name] = teacher
         with contextlib.suppress(CorruptObject):  # of an array, which is a problem of its own
-            self._codecs[name] = load_codec(self._objects, teacher)
+            self._codecs[name] = load_codec(self._objects, teacher, fresh=True)
         probe = keys.probe(name)
         self._claim(probe, partial(tables.from_bytes, schema=tables.PROBE, key=probe))
         for record in teacher.codec.arrays.values():

@@ -169,7 +169,8 @@ class Store:
             CorruptObject: An array is gone or damaged.
         """
         if teacher not in self._codecs:
-            self._codecs[teacher] = load_codec(self.objects, self.teacher(teacher))
+            fresh = self._arguments["verify"] == "always"
+            self._codecs[teacher] = load_codec(self.objects, self.teacher(teacher), fresh=fresh)
         return self._codecs[teacher]
 
     def missing_units(self, teacher: str, *, view: int = 0) -> list[tuple[str, int]]:
@@ -417,7 +418,8 @@ def open_store(
             for.
         cache_bytes: What to keep in memory of what was unpacked, decoded or fetched, in bytes.
         verify: Whether a chunk's checksum is verified once, when it is first touched, or each time that
-            reading comes to it.
+            reading comes to it. Arrays that a codec keeps once are verified once a process, or once for each
+            store that is opened: they are in memory from then on.
         cache_dir: Folder for copies of objects that lie neither on a local disk nor in memory; None takes the
             user's folder of caches. Processes may share it.
         cache_dir_bytes: Bytes of copies to keep there; 0 keeps none on disk.
