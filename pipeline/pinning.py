@@ -14,13 +14,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.catalog import newest_generation
+from softcask.pipeline.store.foreign_arrays import ForeignArrays
 from softcask.pipeline.store.layout import zarr_metadata
 from softcask.pipeline.store.receipts import committed_units, read_commit
 from softcask.pipeline.teachers.base import Teacher, TeacherOptions
 from softcask.pipeline.teachers.checks import PROBE_TOLERANCE, check_logits, compare_probe, probe_positions
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.storage_schemas import keys, tables
-from softcask.storage_schemas.errors import ManifestMismatch
+from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch, StoreError
 from softcask.storage_schemas.fingerprint import canonical, differences
 from softcask.storage_schemas.manifest import SegmentManifest, TeacherManifest
 
@@ -99,17 +101,38 @@ def _pin(
     probe: pa.Table,
 ) -> bool:
     """Whether the name was pinned to this very teacher before."""
+    if is_pinned(objects, wanted):
+        for segment in segments:
+            _publish_metadata(objects, wanted, segment, view)
+        return True
     metadata = {
         key: document
         for segment in segments
         for key, document in zarr_metadata(wanted, segment, view).items()
     }
-    if is_pinned(objects, wanted):
-        for key, document in metadata.items():
-            objects.publish_equal(key, document)
-        return True
     _pin_anew(objects, wanted, {**metadata, keys.probe(wanted.name): tables.to_bytes(probe)})
     return False
+
+
+def _publish_metadata(
+    objects: StoreObjects, wanted: TeacherManifest, segment: SegmentManifest, view: int
+) -> None:
+    """Arrays that another tool wrote stay as they are, as long as nothing is to be written to them."""
+    try:
+        for key, document in zarr_metadata(wanted, segment, view).items():
+            objects.publish_equal(key, document)
+    except CorruptObject:
+        generation = newest_generation(objects)
+        foreign = ForeignArrays(objects, generation.manifests if generation else ())
+        if not foreign.of(wanted, segment, view):
+            raise
+        units = {keys.unit_name(segment.segment, view, index) for index in range(segment.units)}
+        if missing := units - committed_units(objects, wanted.name):
+            raise StoreError(
+                f"{len(missing)} units of teacher {wanted.name!r} over segment {segment.segment} of "
+                f"{objects.uri} are not committed, and its arrays there were written by another tool: "
+                "softcask reads them, and writes none. Label under another name, or finish them there."
+            ) from None
 
 
 def _pin_anew(objects: StoreObjects, wanted: TeacherManifest, documents: Mapping[str, bytes]) -> None:

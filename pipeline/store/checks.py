@@ -65,10 +65,17 @@ def check_logits(
     if isinstance(part, Part):
         _check_part(part, codec, readable_n, values, data)
     for column in part.columns:
-        if (wrong := np.flatnonzero(readable_n & ~_filled(column, values[column.name]))).size:
-            raise CorruptObject(_at(key, "no finite values", commit, wrong))
-        if (wrong := np.flatnonzero(~readable_n & ~_blank(column, values[column.name]))).size:
-            raise CorruptObject(_at(key, "values, though quarantined", commit, wrong))
+        check_decoded(column, values[column.name], commit, readable_n, key)
+
+
+def check_decoded(
+    column: Column, values_n: NDArray[Any], commit: UnitCommit, readable_n: NDArray[np.bool_], key: str
+) -> None:
+    """A unit's column holds values of the readable rows and of no others."""
+    if (wrong := np.flatnonzero(readable_n & ~_filled(column, values_n))).size:
+        raise CorruptObject(_at(key, "no finite values", commit, wrong))
+    if (wrong := np.flatnonzero(~readable_n & ~_blank(column, values_n))).size:
+        raise CorruptObject(_at(key, "values, though quarantined", commit, wrong))
 
 
 def _check_part(

@@ -9,6 +9,7 @@ from typing import Literal
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.verify import Problem
 from softcask.pipeline.store.catalog import Contents, generation_numbers
+from softcask.pipeline.store.foreign_arrays import ForeignArrays
 from softcask.pipeline.store.layout import unit_objects, zarr_metadata
 from softcask.pipeline.store.receipts import read_commit
 from softcask.storage_schemas import keys
@@ -124,6 +125,7 @@ class _Ward:
         self._labellers = labellers
         last = generations[max(generations)] if generations else None
         self._sealed = {record.key: record for record in last.manifests} if last else {}
+        self._foreign = ForeignArrays(objects, self._sealed.values())
         self._contents = _whole_contents(objects)
 
     def remedy(self, problem: Problem) -> Remedy:
@@ -172,6 +174,8 @@ class _Ward:
             advice = f"it is judged by {first}, which must be whole first"
             return Remedy(problem=problem, action="wait" if rows else "none", advice=advice)
         unit, (teacher, segment, view) = unit_of(problem.key), self._place(problem.key)
+        if teacher is not None and segment is not None and self._is_foreign(teacher, segment, view):
+            return _none(problem, f"its arrays were written by another tool, and only read here; {_PUT_BACK}")
         if unit is None or teacher is None or segment is None:
             return Remedy(problem=problem, action="aside")
         index = keys.parse_unit(unit[1])[2]
@@ -191,6 +195,12 @@ class _Ward:
         if logits & self._problems.keys() or (receipt and stats in self._problems):
             return "label"
         return "receipt" if receipt else "statistics"
+
+    def _is_foreign(self, teacher: TeacherManifest, segment: SegmentManifest, view: int) -> bool:
+        try:
+            return bool(self._foreign.of(teacher, segment, view))
+        except SoftcaskError:  # a foreign one that cannot be read
+            return True
 
     def _is_whole(self, teacher: TeacherManifest, unit: str) -> bool:
         try:

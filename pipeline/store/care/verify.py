@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.checks import (
+    check_decoded,
     check_equal,
     check_logits,
     check_receipt,
@@ -28,7 +30,9 @@ from softcask.pipeline.store.checks import (
     readable_rows,
 )
 from softcask.pipeline.store.codecs import load_codec
-from softcask.pipeline.store.layout import unit_objects, zarr_metadata
+from softcask.pipeline.store.foreign_arrays import ForeignArrays, ForeignUnit
+from softcask.pipeline.store.layout import Shard, unit_objects, zarr_metadata
+from softcask.pipeline.store.reading.foreign import decode_foreign
 from softcask.storage_schemas import keys, npy, tables
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.errors import CorruptObject, SoftcaskError, StoreAccess, StoreNotFound
@@ -143,6 +147,7 @@ class _Walk:
         self._codecs: dict[str, Codec] = {}
         self._records: set[ObjectRecord] = set()
         self._superseded: list[tuple[str, Any]] = []
+        self._foreign = ForeignArrays(objects, ())
 
     def run(self) -> None:
         """Walk all documents: runs, rows, teachers, the catalog, receipts."""
@@ -242,7 +247,21 @@ class _Walk:
         self, teacher: TeacherManifest, segment: SegmentManifest, view: int, *, required: bool
     ) -> None:
         for key, document in zarr_metadata(teacher, segment, view).items():
-            self._claim(key, partial(check_equal, document, key), required=required)
+            check = partial(self._check_metadata, teacher, segment, view, document, key)
+            self._claim(key, check, required=required)
+
+    def _check_metadata(
+        self,
+        teacher: TeacherManifest,
+        segment: SegmentManifest,
+        view: int,
+        document: bytes,
+        key: str,
+        data: bytes,
+    ) -> None:
+        """It is what follows from the manifests; or a foreign one that is read, as the catalog records it."""
+        if key.split("/")[-2] not in self._foreign.of(teacher, segment, view):
+            check_equal(document, key, data)
 
     def _catalog(self) -> None:
         numbers = {int(number) for _, (number,) in self._matching(_GENERATION)}
@@ -260,6 +279,8 @@ class _Walk:
             generation = self._document(Generation, key)
             self._named(key, generation, "generation", number)
             if generation is not None:
+                if current is None:
+                    self._foreign = ForeignArrays(self._objects, generation.manifests)
                 self._guarded(key, self._generation, key, generation, current or generation)
                 current = current or generation
 
@@ -301,7 +322,17 @@ class _Walk:
         rows = self._readable.get(segment_name)
         part = rows.slice(commit.start, commit.stop - commit.start) if rows is not None else None
         codec, expected = self._codecs.get(name), set()
+        foreign = {
+            unit.array.column.name: unit for unit in self._foreign.units(teacher, segment, view, index)
+        }
+        for unit_ in foreign.values():
+            records = unit_.records(commit.objects)
+            expected |= {record.key for record in records}
+            where = min((record.key for record in records), default=key)
+            self._claim(where, partial(self._check_foreign, unit_, records, commit, part))
         for logits in unit_objects(teacher, segment, view, index):
+            if isinstance(logits, Shard) and logits.layout.column.name in foreign:
+                continue
             expected.add(logits.key)
             if codec is not None:
                 self._claim(logits.key, partial(check_logits, logits, codec, commit, part, logits.key))
@@ -310,6 +341,22 @@ class _Walk:
             self._claim(stats, partial(check_stats, commit, part, stats))
         if (found := {record.key for record in commit.objects}) != expected:
             raise CorruptObject(f"{key} records the objects {sorted(found)}, expected {sorted(expected)}")
+
+    def _check_foreign(
+        self,
+        unit: ForeignUnit,
+        records: Iterable[ObjectRecord],
+        commit: UnitCommit,
+        rows: pa.Table | None,
+        _: bytes,
+    ) -> None:
+        try:
+            objects = {each.key: self._objects.read_recorded(each) for each in records}
+        except SoftcaskError:  # of one of them, which is a problem of its own
+            return
+        values = decode_foreign(unit, {key: np.frombuffer(data, np.uint8) for key, data in objects.items()})
+        if rows is not None:
+            check_decoded(unit.array.column, values, commit, rows["readable"].to_numpy(), unit.folder)
 
 
 def _check_object(objects: StoreObjects, walk: _Walk, key: str) -> tuple[str, int, Exception | None]:

@@ -92,7 +92,7 @@ class Gatherer:
         for segment, run in selected:
             place = teacher, view, segment
             try:
-                layouts = {} if self._cannot_map else self._units.plain_layouts(teacher, segment)
+                layouts = {} if self._cannot_map else self._units.plain_layouts(teacher, segment, view)
                 for column in columns:
                     if (layout := layouts.get(column.name)) is not None:
                         _put_mapped(self._mapped_column(place, layout), run, out[column.name])
@@ -109,7 +109,7 @@ class Gatherer:
         """Columns `[1, *row_shape]` of one row, where it is mapped; None where it is not."""
         if self._cannot_map or not isinstance(run.places, slice):
             return None
-        layouts = self._units.plain_layouts(teacher, segment)
+        layouts = self._units.plain_layouts(teacher, segment, view)
         if not layouts:
             return None
         place, position = (teacher, view, segment), run.places.start
@@ -136,7 +136,7 @@ class Gatherer:
 
     def _shard_of(self, place: Place, column: str, index: int) -> tuple[Shard, ObjectRecord]:
         teacher, view, segment = place
-        for part, record in self._units.objects((teacher, segment, view, index)):
+        for part, (record, *_) in self._units.objects((teacher, segment, view, index)):
             if isinstance(part, Shard) and part.layout.column.name == column:
                 return part, record
         raise CorruptObject(f"unit {index} of teacher {teacher!r} has no shard of {column!r}")
@@ -146,7 +146,7 @@ class Gatherer:
             return self._used(key, use)
         except CorruptObject:
             # Of an object that lies elsewhere, the copy on this machine's disk may be what is damaged.
-            if not self._opener.discard([record for _, record in self._units.objects(key)]):
+            if not self._opener.discard([each for _, of in self._units.objects(key) for each in of]):
                 raise
             self._kept.drop(key)
         return self._used(key, use)

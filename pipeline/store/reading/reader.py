@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from softcask.pipeline.store import catalog
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.codecs import load_codec
+from softcask.pipeline.store.foreign_arrays import ForeignArrays
 from softcask.pipeline.store.reading.buffers import ObjectBuffers
 from softcask.pipeline.store.reading.gather import Gatherer
 from softcask.pipeline.store.reading.local_cache import CACHE_DISK_BYTES, LocalCache
@@ -104,7 +105,8 @@ class Store:
             unsealed = catalog.read_unsealed(self.objects, contents, self.commits)
             self.commits = pa.concat_tables([self.commits, unsealed])
         self._dropped_rows = catalog.read_dropped_rows(self.objects, dropped)
-        self._units = UnitIndex(uri, self.commits, self.segments, self.teachers)
+        foreign = ForeignArrays(self.objects, sealed.manifests if sealed else ())
+        self._units = UnitIndex(uri, self.commits, self.segments, self.teachers, foreign)
         self._rows: Rows | None = None
         self._codecs: dict[str, Codec] = {}
         self._columns_of: dict[str, tuple[Column, ...]] = {}

@@ -9,14 +9,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from softcask.pipeline.store.layout import UnitObject, array_layouts, unit_objects
+from softcask.pipeline.store.foreign_arrays import ForeignArrays, ForeignUnit
+from softcask.pipeline.store.layout import Shard, UnitObject, array_layouts, unit_objects
 from softcask.storage_schemas.errors import CorruptObject, IncompleteStore
 from softcask.storage_schemas.manifest import ObjectRecord, SegmentManifest, TeacherManifest
 from softcask.storage_schemas.zarr_layout import ArrayLayout
 
 UnitKey = tuple[str, int, int, int]
 """Teacher, number of the segment, view, place in the segment."""
-UnitObjects = Sequence[tuple[UnitObject, ObjectRecord]]
+UnitObjects = Sequence[tuple[UnitObject | ForeignUnit, Sequence[ObjectRecord]]]
+"""What holds a unit's columns, each with what was recorded of its objects: one, but for a foreign one."""
 
 
 class UnitIndex:
@@ -32,6 +34,7 @@ class UnitIndex:
         commits: pa.Table,
         segments: Sequence[SegmentManifest],
         teachers: Mapping[str, TeacherManifest],
+        foreign: ForeignArrays,
     ) -> None:
         """Find the units of these segments and teachers; their objects are looked at when asked for.
 
@@ -40,13 +43,15 @@ class UnitIndex:
             commits: With the schema `tables.COMMITS`.
             segments: In order.
             teachers: By name.
+            foreign: Arrays that another tool wrote.
 
         Raises:
             CorruptObject: A commit is of rows that its segment does not give to the unit.
         """
         self._uri, self._commits, self._segments, self._teachers = uri, commits, segments, teachers
+        self._foreign = foreign
         self.commits_by_unit: Mapping[UnitKey, int] = self._indexed() if segments else {}
-        self._layouts: dict[tuple[str, int], Mapping[str, ArrayLayout]] = {}
+        self._layouts: dict[tuple[str, int, int], Mapping[str, ArrayLayout]] = {}
 
     def missing(self, teacher: str, view: int) -> list[tuple[str, int]]:
         """Units (segment, index) of a teacher that are planned and not committed."""
@@ -63,6 +68,7 @@ class UnitIndex:
         Raises:
             IncompleteStore: The unit is not committed.
             CorruptObject: Nothing was recorded of an object, or nothing that could be.
+            StoreError: It lies in an array that another tool wrote, as softcask does not read it.
         """
         name, number, view, index = unit
         teacher, segment = self._teachers[name], self._segments[number]
@@ -74,15 +80,27 @@ class UnitIndex:
                 f"committed in {self._uri}; {missing} of its units are missing. Run `softcask precompute` "
                 "again to label them."
             )
-        parts = unit_objects(teacher, segment, view, index)
-        return [(part, self.record(commit, part.key)) for part in parts]
+        foreign = self._foreign.units(teacher, segment, view, index)
+        names = {unit.array.column.name for unit in foreign}
+        own = [
+            part
+            for part in unit_objects(teacher, segment, view, index)
+            if not (isinstance(part, Shard) and part.layout.column.name in names)
+        ]
+        committed = self._records(commit) if foreign else ()
+        return [
+            *((part, (self.record(commit, part.key),)) for part in own),
+            *((unit, unit.records(committed)) for unit in foreign),
+        ]
 
-    def plain_layouts(self, teacher: str, segment: int) -> Mapping[str, ArrayLayout]:
-        """Layouts of a teacher's columns over a segment, by name; none unless they lie in plain shards."""
-        key = teacher, segment
+    def plain_layouts(self, teacher: str, segment: int, view: int) -> Mapping[str, ArrayLayout]:
+        """Layouts of a teacher's columns over a segment, by name; none unless in our plain shards."""
+        key = teacher, segment, view
         if key not in self._layouts:
-            layouts = array_layouts(self._teachers[teacher], self._segments[segment])
+            place = self._teachers[teacher], self._segments[segment]
+            layouts = array_layouts(*place)
             plain = all(layout.compression == "none" for layout in layouts.values())
+            plain = plain and not self._foreign.of(*place, view)
             self._layouts[key] = layouts if plain else {}
         return self._layouts[key]
 
@@ -102,11 +120,18 @@ class UnitIndex:
             raise CorruptObject(
                 f"the catalog of {self._uri} has no record of {key}, though its unit is committed"
             )
+        return self._validated(record)
+
+    def _records(self, commit: int) -> list[ObjectRecord]:
+        """All that were recorded in a row of the table of commits."""
+        return [self._validated(record) for record in self._commits["objects"][commit].as_py() or ()]
+
+    def _validated(self, record: object) -> ObjectRecord:
         try:
             return ObjectRecord.model_validate(record)
         except ValidationError as error:
             raise CorruptObject(
-                f"the catalog of {self._uri} has no usable record of {key}: {error}"
+                f"the catalog of {self._uri} has no usable record of {record}: {error}"
             ) from error
 
     def _indexed(self) -> dict[UnitKey, int]:

@@ -1,6 +1,7 @@
 """Units as they are read: each column of one, open, with its rows wherever they lie.
 
-Columns of a Zarr shard are read from a map of its file, or from memory; a Parquet part is decoded as a whole.
+Columns of a Zarr shard are read from a map of its file, or from memory; a Parquet part, and what another tool
+wrote, is decoded as a whole.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from softcask.pipeline.store.foreign_arrays import ForeignUnit
 from softcask.pipeline.store.layout import Part, Shard, UnitObject
-from softcask.pipeline.store.reading.buffers import FileState, ObjectBuffers
+from softcask.pipeline.store.reading.buffers import FileState, ObjectBuffer, ObjectBuffers
+from softcask.pipeline.store.reading.foreign import decode_foreign
 from softcask.storage_schemas.checksum import crc32c_hex
 from softcask.storage_schemas.codecs.base import Column
 from softcask.storage_schemas.errors import CorruptObject
@@ -124,26 +127,33 @@ class UnitOpener:
         self._buffers, self._always = buffers, verify_always
         self._verified: dict[str, tuple[FileState, bytearray]] = {}
 
-    def open(self, objects: Sequence[tuple[UnitObject, ObjectRecord]]) -> OpenUnit:
-        """The unit that consists of these objects, each with its record.
+    def open(self, objects: Sequence[tuple[UnitObject | ForeignUnit, Sequence[ObjectRecord]]]) -> OpenUnit:
+        """The unit that consists of these objects, each with its record (or, of a foreign array, those).
 
         Raises:
             CorruptObject: One of them is gone or damaged; names it.
+            StoreError: It was written by another tool, so that its records cannot vouch for it.
             StoreAccess: The filesystem refused.
         """
         columns: dict[str, ColumnRows] = {}
         maps = 0
-        for part, record in objects:
+        for part, records in objects:
+            if isinstance(part, ForeignUnit):
+                read = {record.key: self._whole(record) for record in records}
+                columns[part.array.column.name] = DecodedRows(decode_foreign(part, read))
+                continue
+            (record,) = records
             buffer = self._buffers.open(record)
             if isinstance(part, Shard):
                 maps += buffer.file is not None
                 columns[part.layout.column.name] = self._shard(part, record, buffer.raw, buffer.file)
             elif isinstance(part, Part):
-                if buffer.file is not None:
-                    _check(record, buffer.raw)
-                decoded = part.decode(pa.py_buffer(buffer.raw))
+                decoded = part.decode(pa.py_buffer(_checked(record, buffer)))
                 columns |= {name: DecodedRows(values) for name, values in decoded.items()}
         return OpenUnit(columns=columns, maps=maps)
+
+    def _whole(self, record: ObjectRecord) -> NDArray[np.uint8]:
+        return _checked(record, self._buffers.open(record))
 
     def discard(self, records: list[ObjectRecord]) -> bool:
         """Forget copies on this machine of objects that lie elsewhere; False where there are none."""
@@ -166,8 +176,10 @@ class UnitOpener:
         return ShardRows(shard, part.layout.column, in_memory=0 if file is not None else raw.nbytes)
 
 
-def _check(record: ObjectRecord, raw: NDArray[np.uint8]) -> None:
-    if (found := crc32c_hex(raw)) != record.crc32c:
+def _checked(record: ObjectRecord, buffer: ObjectBuffer) -> NDArray[np.uint8]:
+    """All bytes of an object, which are those that were committed."""
+    if buffer.file is not None and (found := crc32c_hex(buffer.raw)) != record.crc32c:
         raise CorruptObject(
             f"{record.key} has CRC-32C {found}, committed with {record.crc32c}; it is damaged"
         )
+    return buffer.raw

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tests.pipeline.store.foreign import by_zarr, rewrite_array
 from tests.storage_schemas.codecs.lowrank_codecs import lowrank
 from tests.stores import MadeStore
 
 from softcask.pipeline.store.care.drops import drop, plan_drop
 from softcask.pipeline.store.codecs import publish_codec
-from softcask.pipeline.store.writing.sealing import seal
-from softcask.storage_schemas import tables
+from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.checksum import crc32c, crc32c_hex
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.codecs.dense8 import Dense8
@@ -40,13 +40,16 @@ CODECS: dict[str, tuple[Codec, str]] = {
     "dense8-packed": (Dense8(), "blosc"),
     "topk": (TopK(settings=Settings(num_classes=CLASSES, head_size=2)), "none"),
     "lowrank": (lowrank(CLASSES, head=2, rank=3), "none"),
+    "foreign": (Dense16(), "none"),
 }
+FOREIGN = f"{keys.logits_group('foreign', 's0000', 0)}/logits"
+"""An array of shards that zarr-python wrote."""
 SECRET = b"what lies outside of a store is nobody's business\n"
 Place = list[str | int]
 
 
 def varied_store(uri: str) -> MadeStore:
-    """Every codec, plain and packed; two segments, a row quarantined, one dropped, a unit not committed."""
+    """Every codec, plain, packed and of another's making; two segments, a row quarantined, one dropped."""
     made = MadeStore.at(uri, class_names=[f"class {number}" for number in range(CLASSES)])
     made.add_segment(11, quarantined=[5])
     made.add_segment(3)
@@ -55,7 +58,7 @@ def varied_store(uri: str) -> MadeStore:
         made.add_teacher(name, codec=spec)
     made.commit_all()
     made.record_run()
-    seal(made.objects)
+    rewrite_array(made, "foreign", "logits", by_zarr(shards=(8, CLASSES), chunks=(2, CLASSES)))
     drop(made.objects, plan_drop(made.objects, sample_ids=["id-002"]))
     return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from tests.pipeline.store.forging import Forgery, places_in, put, resealed_shard, take
+from tests.pipeline.store.forging import FOREIGN, Forgery, places_in, put, resealed_shard, take
 from tests.pipeline.store.watched_reading import Workshop
 from tests.stores import flip
 
@@ -62,6 +63,11 @@ VALUES: tuple[Any, ...] = (
     *("lowrank", "00000000", None, True, False, [], {}, [[]], {"": None}, deep(20)),
 )
 """What stands in documents where something else is expected."""
+ARRAY_VALUES: tuple[Any, ...] = (
+    *("big", "start", "v2", "rectilinear", "float32", "crc32c", "gzip", "transpose", "sharding_indexed"),
+    *([1, 1], [8, 5], [2**40, 5], [2**31 - 1, 1], {"name": "crc32c"}, [{"name": "bytes"}]),
+)
+"""What stands in those of arrays."""
 
 
 @st.composite
@@ -69,10 +75,17 @@ def forgeries(draw: st.DrawFn, base: Forgery) -> Forgery:
     """A store that is changed in one to four places, and consistent again."""
     forgery = base.copy()
     for _ in range(draw(st.integers(1, 4))):
-        draw(st.sampled_from((change_document, change_commit, change_bytes, change_shard, exchange)))(
-            forgery, draw
-        )
+        draw(st.sampled_from(CHANGES))(forgery, draw)
     return forgery
+
+
+def change_array(forgery: Forgery, draw: st.DrawFn) -> None:
+    """What the document of an array that another tool wrote says of it."""
+    key = f"{FOREIGN}/zarr.json"
+    document = json.loads(forgery.raw[key])
+    where = draw(st.sampled_from(list(places_in(document))))
+    put(document, where, draw(st.sampled_from((*VALUES, *ARRAY_VALUES)) | st.integers(0, 12)))
+    forgery.raw[key] = json.dumps(document).encode()
 
 
 def change_document(forgery: Forgery, draw: st.DrawFn) -> None:
@@ -106,7 +119,9 @@ def change_commit(forgery: Forgery, draw: st.DrawFn) -> None:
 
 def change_bytes(forgery: Forgery, draw: st.DrawFn) -> None:
     """One or more bits of an object, its length, or all of it; its record says so."""
-    key = draw(st.sampled_from([key for key in sorted(forgery.raw) if "zarr.json" not in key]))
+    key = draw(
+        st.sampled_from([key for key in sorted(forgery.raw) if "zarr.json" not in key or FOREIGN in key])
+    )
     data = forgery.raw[key]
     what = draw(st.sampled_from(("bits", "bits", "bits", "cut", "grow", "fill")))
     if what == "bits" and data:
@@ -125,7 +140,7 @@ def change_bytes(forgery: Forgery, draw: st.DrawFn) -> None:
 
 def change_shard(forgery: Forgery, draw: st.DrawFn) -> None:
     """Other chunks, all checksums right."""
-    key = draw(st.sampled_from([key for key in sorted(forgery.raw) if "/c/" in key]))
+    key = draw(st.sampled_from([key for key in sorted(forgery.raw) if "/c/" in key and FOREIGN not in key]))
     data = forgery.raw[key]
     chunk = bytearray(data[: int.from_bytes(data[-12:-4], "little") - 4])
     for _ in range(draw(st.integers(1, 4))):
@@ -149,7 +164,7 @@ def exchange(forgery: Forgery, draw: st.DrawFn) -> None:
     forgery.raw[first], forgery.raw[second] = forgery.raw[second], forgery.raw[first]
 
 
-CHANGES = (change_document, change_commit, change_bytes, change_shard, exchange)
+CHANGES = (change_document, change_commit, change_bytes, change_shard, change_array, exchange)
 
 
 @settings(

@@ -117,7 +117,7 @@ def test_a_store_larger_than_its_folder_may_be_is_read_all_the_same(
 
 def _records(made: MadeStore) -> list[ObjectRecord]:
     store = open_store(made.objects.uri)
-    return [record for index in range(3) for _, record in store._units.objects(("alpha", 0, 0, index))]
+    return [record for index in range(3) for _, (record,) in store._units.objects(("alpha", 0, 0, index))]
 
 
 def test_a_copy_that_goes_while_it_is_read_is_read_to_the_end(remote: MadeStore, tmp_path: Path) -> None:
