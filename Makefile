@@ -13,6 +13,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo "$$p"; break; }; done)
 DOCKERFILES := $(wildcard docker/*.Dockerfile)
+SCRIPTS := $(wildcard docs/clusters/*.sbatch)
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,12 +34,13 @@ test: $(READY)  ## run all tests; ARGS="-k zarr" to choose
 fuzz: $(READY)  ## read 1,000 stores that are malformed on purpose; some ten minutes
 	SOFTCASK_HOSTILE_EXAMPLES=1000 $(BIN)/python -m pytest tests/pipeline/store/test_hostile_at_random.py --timeout 3600 $(ARGS)
 
-check: $(READY)  ## ruff, mypy --strict, import-linter, hadolint
+check: $(READY)  ## ruff, mypy --strict, import-linter, hadolint, shellcheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict -p softcask
 	$(BIN)/lint-imports
 	$(BIN)/hadolint $(DOCKERFILES)
+	$(BIN)/shellcheck $(SCRIPTS)
 
 format: $(READY)  ## sort imports, mend what ruff can mend, format
 	$(BIN)/ruff check --fix .

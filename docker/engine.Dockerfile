@@ -12,6 +12,8 @@ FROM ${BASE_IMAGE}
 # A further index, with torch builds for this machine (a CUDA version, or CPU only): its 2.13.0+cpu goes before a
 # plain 2.13.0. Empty: pip's own configuration decides.
 ARG TORCH_INDEX_URL=""
+# Which of softcask's extras go in, with their commas: those of other teachers and sources too.
+ARG EXTRAS="engine,s3"
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 # torch on its own: a layer of gigabytes that outlives every change of softcask.
 RUN --mount=type=bind,from=wheel,source=/src/docker/pins.txt,target=/pins.txt \
@@ -19,8 +21,9 @@ RUN --mount=type=bind,from=wheel,source=/src/docker/pins.txt,target=/pins.txt \
     ${TORCH_INDEX_URL:+--extra-index-url "${TORCH_INDEX_URL}"} torch
 RUN --mount=type=bind,from=wheel,source=/src/docker/pins.txt,target=/pins.txt \
     --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    pip install --no-cache-dir --constraint /pins.txt "$(echo /wheel/*.whl)[engine,s3]" \
-    && useradd --create-home --uid 1000 softcask
+    pip install --no-cache-dir --constraint /pins.txt "$(echo /wheel/*.whl)[${EXTRAS}]" \
+    && useradd --create-home --uid 1000 softcask \
+    && install --directory --owner 1000 --group 1000 /store
 USER 1000:1000
 WORKDIR /home/softcask
 CMD ["softcask", "--help"]

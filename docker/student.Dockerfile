@@ -12,6 +12,8 @@ FROM ${BASE_IMAGE}
 # A further index, with torch builds for this machine (a CUDA version, or CPU only): its 2.13.0+cpu goes before a
 # plain 2.13.0. Empty: pip's own configuration decides.
 ARG TORCH_INDEX_URL=""
+# Which of softcask's extras go in, with their commas: those of other teachers and sources too.
+ARG EXTRAS="student,s3"
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 # torch on its own: a layer of gigabytes that outlives every change of softcask.
 RUN --mount=type=bind,from=wheel,source=/src/docker/pins.txt,target=/pins.txt \
@@ -19,7 +21,7 @@ RUN --mount=type=bind,from=wheel,source=/src/docker/pins.txt,target=/pins.txt \
     ${TORCH_INDEX_URL:+--extra-index-url "${TORCH_INDEX_URL}"} torch
 RUN --mount=type=bind,from=wheel,source=/src/docker/pins.txt,target=/pins.txt \
     --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    pip install --no-cache-dir --constraint /pins.txt "$(echo /wheel/*.whl)[student,s3]" \
+    pip install --no-cache-dir --constraint /pins.txt "$(echo /wheel/*.whl)[${EXTRAS}]" \
     && useradd --create-home --uid 1000 softcask
 USER 1000:1000
 WORKDIR /home/softcask

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 import softcask
 from softcask.jobs import (
+    cluster_jobs,
     combine,
     console,
     diff,
@@ -81,6 +82,7 @@ app.command(epilog=reencode.EXAMPLES)(reencode.reencode)
 app.command(epilog=combine.EXAMPLES)(combine.combine)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=submit.EXAMPLES)(submit.submit)
+app.add_typer(cluster_jobs.app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -22,7 +22,31 @@ Settings = Annotated[
         show_default=False,
     ),
 ]
+ClusterUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        envvar="RAY_API_SERVER_ADDRESS",
+        metavar="URL",
+        help="The cluster's dashboard: http://HOST:8265.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+def stated_address(address: str | None) -> str:
+    """The URL of a cluster, which a command cannot do without.
+
+    Raises:
+        ConfigError: None was given.
+    """
+    if not address:
+        raise ConfigError(
+            "no cluster is named: give --address with the URL of its dashboard, such as http://HOST:8265, or "
+            "set RAY_API_SERVER_ADDRESS"
+        )
+    return address
 
 
 def parsed_numbers(option: str, text: str | None) -> list[float] | None:

@@ -43,14 +43,12 @@ def load_toml(path: str | PathLike[str], model: type[M], *, overrides: Mapping[s
     """
     file = Path(path)
     text = _read(file)
-    raw = _parse(text, file)
     replaced = {parse_key(key): value for key, value in (overrides or {}).items()}
-    for place, value in replaced.items():
-        _replace(raw, place, value)
+    raw = _overridden(_parse(text, file), replaced)
     where = _Whereabouts(file=file, lines=key_lines(text), replaced=frozenset(replaced))
     secrets = dict(secrets_in(raw))
     for place in secrets:
-        _replace(raw, place, "***")
+        replace_at(raw, place, "***")
     problems = list(secrets.items())
     try:
         options = model.model_validate(raw, context={"base": str(file.absolute().parent)})
@@ -62,6 +60,16 @@ def load_toml(path: str | PathLike[str], model: type[M], *, overrides: Mapping[s
         told = [text for _, text in sorted(where.tell(place, message) for place, message in problems)]
         raise ConfigError("\n  ".join([f"{file} is not valid, {many}:", *told]))
     return options
+
+
+def read_tables(path: str | PathLike[str], overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The tables of a TOML file with the overrides put in, not validated; see `load_toml`.
+
+    Raises:
+        ConfigError: No such file, not TOML, or no place for an override.
+    """
+    raw = _parse(_read(Path(path)), Path(path))
+    return _overridden(raw, {parse_key(key): value for key, value in (overrides or {}).items()})
 
 
 def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
@@ -127,7 +135,18 @@ def _parse(text: str, file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}:{line}: not TOML: {message} ({at})") from error
 
 
-def _replace(raw: dict[str, Any], place: Place, value: Any) -> None:
+def _overridden(raw: dict[str, Any], replaced: Mapping[Place, Any]) -> dict[str, Any]:
+    for place, value in replaced.items():
+        replace_at(raw, place, value)
+    return raw
+
+
+def replace_at(raw: dict[str, Any], place: Place, value: Any) -> None:
+    """Put a value at a place of raw tables; tables that are missing on the way there are made.
+
+    Raises:
+        ConfigError: There is no such place: an element that a list does not have, a key of what is no table.
+    """
     section: Any = raw
     for depth, part in enumerate(place, start=1):
         if isinstance(section, list) and isinstance(part, int):

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from softcask.pipeline.parts import Options
+from softcask.storage_schemas.errors import ConfigError
+
+
+def _absolute(folder: str) -> str:
+    if not Path(folder).is_absolute():
+        raise ConfigError(f"expected a path from the root on, as every node has it, found {folder!r}")
+    return folder
 
 
 class ExecutorOptions(Options):
@@ -21,6 +29,8 @@ class ExecutorOptions(Options):
         start_timeout: Seconds to wait for a cluster to have room for the first worker.
         other_drivers: What is done where another driver is at work on the store: `cooperate`, both label,
             each what the other has not; `refuse`, the second does not begin, whichever of the two wants that.
+        shared_paths: Folders, absolute, that every node of the cluster sees as the same: network disks. Where
+            a cluster has several nodes, a store that is a path must lie in one; what lies there is not sent.
         object_store_mb: Memory of a local cluster's object store, MB; only receipts pass through it.
     """
 
@@ -31,4 +41,5 @@ class ExecutorOptions(Options):
     max_retries: int = Field(default=3, ge=0)
     start_timeout: float = Field(default=600.0, gt=0)
     other_drivers: Literal["cooperate", "refuse"] = "cooperate"
+    shared_paths: tuple[Annotated[str, AfterValidator(_absolute)], ...] = ()
     object_store_mb: int = Field(default=256, ge=80)

@@ -43,8 +43,9 @@ def pools(
     groups: Groups,
     manifests: Mapping[str, TeacherManifest],
     tasks: Sequence[Task],
+    witness: str,
 ) -> list[Pool[Task, TaskReport]]:
-    """A pool a group, with the teachers that have something to do."""
+    """A pool a group, with the teachers that have something to do; `witness` as in `LabelRecipe`."""
     pools = []
     for group, members in groups.items():
         mine = [task for task in tasks if task.group == group]
@@ -57,6 +58,7 @@ def pools(
                 teachers=teachers,
                 manifests=tuple(manifests[teacher.name] for teacher in teachers),
                 python_path=config.python_path,
+                witness=witness,
             )
             pools.append(
                 Pool(

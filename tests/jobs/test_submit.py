@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import socket
@@ -19,11 +18,9 @@ from pathlib import Path
 import pytest
 from tests.jobs.conftest import Project
 from tests.jobs.test_cli import SCRIPT
+from tests.toy_models import GATE
 from tests.worlds import TESTS, objects_of
 from typer.testing import Result
-
-from softcask.jobs.submit import JobKind, entrypoint, environment
-from softcask.pipeline.precompute.config import load_run
 
 Softcask = Callable[..., Result]
 
@@ -79,55 +76,105 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     pytest.fail(f"{url} did not come up: {log.read_text()}")
 
 
-def submitted(cluster: str, project: Project, *options: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": "http://127.0.0.1:1"}
-    command = [SCRIPT, "submit", "--address", cluster, "precompute", project.run, *options]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+@pytest.fixture(autouse=True)
+def other_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address in the environment that must not count; put back afterwards, whatever the command sets."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:2")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:2")
 
 
-def test_a_submitted_job_ends_in_the_store_that_a_serial_run_makes(
+@pytest.fixture
+def project(project: Project) -> Project:
+    """One with its teachers' code beside the run file, which the cluster gets from there and nowhere else."""
+    shutil.copy(TESTS / "toy_models.py", project.folder / "own_models.py")
+    text = Path(project.run).read_text().replace(f'"{TESTS}"', '"."').replace("toy_models:", "own_models:")
+    Path(project.run).write_text(text)
+    return project
+
+
+def test_a_job_ends_as_it_did_and_is_tried_again_when_it_is_submitted_again(
     cluster: str, softcask: Softcask, project: Project
 ) -> None:
-    done = submitted(cluster, project, "--set", "executor.kind=ray", "--set", "store.uri=remote")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "new rows" in done.stdout and f"{project.folder}/remote" in done.stdout
-    assert done.stderr.endswith(" succeeded\n")
-    softcask("precompute", project.run)
-    assert objects_of(project.folder / "remote") == objects_of(Path(project.store))
-    (run,) = (project.folder / "remote" / "runs").glob("*/run.json")
-    assert json.loads(run.read_text())["executor"] == "ray"
-
-
-def test_a_job_that_fails_ends_as_it_did(cluster: str, project: Project) -> None:
-    done = submitted(cluster, project, "--set", "transfer_set.inputs=gone.npy")
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "gone.npy: no such file" in done.stdout
-    assert "failed with exit code 2; its log says why" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_in_json_the_outcome_stands_alone_on_stdout(cluster: str, project: Project) -> None:
-    done = submitted(cluster, project, "--json", "--set", "transfer_set.inputs=gone.npy")
-    answer = json.loads(done.stdout)
+    gone = ("--address", cluster, "--set", "transfer_set.inputs=/gone/gone.npy")
+    done = softcask("submit", "precompute", project.run, "--json", *gone)
+    assert done.exit_code == 2, done.stdout + done.stderr
+    answer = json.loads(done.stdout)  # the outcome stands alone on stdout
     assert (answer["status"], answer["exit_code"], answer["address"]) == ("FAILED", 2, cluster)
-    assert answer["job"].startswith("raysubmit_")
-    assert "gone.npy: no such file" in done.stderr
+    assert "gone.npy: no such file" in done.stderr and "Traceback" not in done.stderr
+    assert "failed with exit code 2; its log says why" in done.stderr
+    again = softcask("submit", "precompute", project.run, "--no-wait", *gone)
+    assert (again.exit_code, again.stdout) == (0, f"{answer['job']}.2\n")
+    attached = softcask("jobs", "attach", f"{answer['job']}.2", "--address", cluster)
+    assert attached.exit_code == 2 and "gone.npy: no such file" in attached.stdout
+    told = json.loads(softcask("jobs", "list", "--json", "--address", cluster).stdout)["jobs"]
+    (listed,) = [job for job in told if job["job"] == answer["job"]]
+    assert (listed["status"], listed["exit_code"]) == ("FAILED", 2)
+    assert listed["metadata"]["store"] == project.store
 
 
-def test_without_waiting_only_the_jobs_name_is_told(cluster: str, project: Project) -> None:
-    done = submitted(cluster, project, "--no-wait", "--set", "transfer_set.inputs=gone.npy")
-    assert done.returncode == 0
-    assert done.stdout.startswith("raysubmit_") and done.stdout.count("\n") == 1
+def test_a_job_that_is_left_alone_and_cancelled_half_way_goes_on_when_it_is_submitted_again(
+    cluster: str, softcask: Softcask, project: Project
+) -> None:
+    gate = project.folder / ".gate"  # hidden, so that it does not travel
+    os.mkfifo(gate)
+    held = ["--set", "teachers[0].factory=own_models:held", "--set", "teachers[0].kwargs={row = 65}"]
+    on_ray = ["--set", "executor.kind=ray", "--set", "executor.workers=1", "--env", f"{GATE}={gate}"]
+    submit = ["submit", "precompute", project.run, "--address", cluster, *held, *on_ray]
+    with subprocess.Popen([SCRIPT, *submit], stderr=subprocess.PIPE, text=True) as process:
+        commits = Path(project.store, "teachers/a/commits")
+        while process.poll() is None and not any(commits.glob("*.json")):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the job goes on" in told
+    name = told.split()[1]
+    second = softcask(*submit, "--no-wait")  # while it is at work: not run twice
+    assert (second.exit_code, second.stdout) == (0, f"{name}\n")
+    assert "is at work" in second.stderr
+    cancelled = softcask("jobs", "cancel", name, "--address", cluster)
+    assert cancelled.exit_code == 0 and f"job {name} was cancelled" in cancelled.stdout
+    attached = softcask("jobs", "attach", name, "--address", cluster)
+    assert attached.exit_code == 143 and "what it committed is safe" in attached.stderr
+    half = {key: data for key, data in objects_of(Path(project.store)).items() if "/commits/" in key}
+    gate.unlink()
+    gate.write_text("open")
+    done = softcask(*submit)
+    assert done.exit_code == 0, done.stdout + done.stderr
+    assert done.stderr.endswith(f"job {name}.2 succeeded\n")
+    assert "new rows" in done.stdout and project.store in done.stdout
+    told = [json.loads(path.read_text()) for path in Path(project.store, "runs").glob("*/run.json")]
+    assert {run["executor"] for run in told} == {"ray"}
+    softcask("precompute", project.run, *held, "--set", "store.uri=undisturbed")
+    whole = objects_of(Path(project.store))
+    assert whole == objects_of(project.folder / "undisturbed")
+    assert half and half.items() < whole.items()
+    late = softcask("jobs", "cancel", f"{name}.2", "--address", cluster)
+    assert late.exit_code == 0 and "had ended before: SUCCEEDED" in late.stdout
 
 
-def test_a_cluster_that_is_not_there_is_one_message(
+def test_a_job_that_the_cluster_does_not_know_is_one_message(cluster: str, softcask: Softcask) -> None:
+    for command in ("attach", "logs", "cancel"):
+        refused = softcask("jobs", command, "none", "--address", cluster)
+        assert refused.exit_code == 2 and "Job none does not exist" in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+def test_a_cluster_that_is_not_there_is_one_message(softcask: Softcask, project: Project) -> None:
+    for address in ("http://127.0.0.1:1", "nowhere", "127.0.0.1:1"):
+        for command in (["submit", "precompute", project.run], ["jobs", "list"]):
+            refused = softcask(*command, "--address", address)
+            assert refused.exit_code == 2
+            assert f"error: cannot reach Ray's job API at {address}: " in refused.stderr
+
+
+def test_without_an_address_it_says_how_to_give_one(
     softcask: Softcask, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
-        monkeypatch.setenv(name, "http://127.0.0.1:2")  # put back afterwards, whatever the command sets
-    for address in ("http://127.0.0.1:1", "nowhere", "127.0.0.1:1"):
-        refused = softcask("submit", "--address", address, "precompute", project.run)
-        assert refused.exit_code == 2
-        assert f"error: cannot reach Ray's job API at {address}: " in refused.stderr
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    refused = softcask("submit", "precompute", project.run)
+    assert refused.exit_code == 2
+    assert "no cluster is named: give --address" in refused.stderr
 
 
 def test_a_config_is_checked_before_anything_is_sent(softcask: Softcask, project: Project) -> None:
@@ -137,23 +184,11 @@ def test_a_config_is_checked_before_anything_is_sent(softcask: Softcask, project
     assert "run.toml:5: store.unit_row: unknown key" in refused.stderr
 
 
-def test_the_job_runs_the_same_command_with_the_store_where_it_is_here(project: Project) -> None:
-    settings = ["teachers[0].kwargs={seed = 1}"]
-    line = entrypoint(JobKind.PRECOMPUTE, Path(project.run), load_run(project.run), settings)
-    assert shlex.split(line) == [
-        *("python", "-m", "softcask.jobs.cli", "precompute", "run.toml", "--set", "executor.address=auto"),
-        *("--set", "teachers[0].kwargs={seed = 1}", "--set", f"store.uri={project.store}"),
-    ]
-
-
-def test_a_store_at_a_url_stays_where_it_is(project: Project) -> None:
-    project.edit('uri = "cask"', 'uri = "s3://bucket/cask"')
-    line = entrypoint(JobKind.PRECOMPUTE, Path(project.run), load_run(project.run), [])
-    assert "store.uri" not in line and str(TESTS) not in line
-
-
-def test_the_store_is_not_sent_along(project: Project) -> None:
-    sent = environment(Path(project.run), load_run(project.run))
-    assert sent["working_dir"] == str(project.folder) and "/cask" in sent["excludes"]
-    elsewhere = load_run(project.run, {"store.uri": "/elsewhere/cask"})
-    assert not any("elsewhere" in each for each in environment(Path(project.run), elsewhere)["excludes"])
+def test_what_would_travel_is_shown_and_no_cluster_is_asked(softcask: Softcask, project: Project) -> None:
+    shown = softcask("submit", "precompute", project.run, "--dry-run", "--env", "A=1", "--pip", "timm==1.0")
+    assert shown.exit_code == 0
+    for expected in ("inputs.npy", f"store       {project.store}", "variable    A", "pip         timm==1.0"):
+        assert expected in shown.stdout
+    answer = json.loads(softcask("submit", "precompute", project.run, "--dry-run", "--json").stdout)
+    assert answer["files"]["inputs.npy"] == (project.folder / "inputs.npy").stat().st_size
+    assert answer["job"].startswith("softcask-precompute-")

@@ -12,7 +12,7 @@ from typing import Any
 
 import fsspec
 
-from softcask.pipeline.config.credentials import holds_password
+from softcask.pipeline.config.credentials import holds_credentials
 from softcask.storage_schemas.errors import StoreAccess
 
 WRITABLE = {"file", "local", "memory", "s3", "s3a", "gs", "gcs"}
@@ -34,11 +34,12 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
     Raises:
         StoreAccess: The URI holds a password, or no filesystem for its protocol is installed.
     """
-    if holds_password(uri):  # and so it is not shown here
+    if holds_credentials(uri):  # and so it is not shown here
         raise StoreAccess(
-            f"the {uri.split('://')[0]}:// address of the store has a password in it, and addresses are "
-            "shown, logged and kept. Name the bucket or host alone, and give credentials by the environment "
-            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or by a profile (AWS_PROFILE)."
+            f"the {uri.split('://')[0]}:// address of the store has a password in it, or another "
+            "credential, and addresses are shown, logged and kept. Name the bucket or host alone, and give "
+            "credentials by the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or by a profile "
+            "(AWS_PROFILE)."
         )
     options = _s3_options() if uri.split("://")[0] in _S3 else {}
     try:
