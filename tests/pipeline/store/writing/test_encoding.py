@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -38,18 +40,10 @@ def test_a_unit_is_encoded_as_its_rows_are_however_they_come(classes: int) -> No
     logits_RC = np.random.default_rng(0).normal(0, 3, (700, classes)).astype(np.float32)
     encoder = UnitEncoder(Dense16(), rows=700, num_classes=classes)
     batch_BC = np.empty((100, classes), dtype=np.float32)
-    for first, stop in [
-        (0, 30),
-        (30, 31),
-        (31, 131),
-        (131, 131),
-        *((n, n + 100) for n in range(131, 600, 100)),
-    ]:
+    for first, stop in pairwise([0, 30, 31, 131, 131, 231, 331, 431, 531, 600]):
         batch_BC[: stop - first] = logits_RC[first:stop]
-        encoder.add(
-            batch_BC[: stop - first]
-        )  # one array again and again: what was added is no more looked at
-    encoder.add(logits_RC[631:])
+        encoder.add(batch_BC[: stop - first])  # one array again and again: it may change once it was added
+    encoder.add(logits_RC[600:])
     found, expected = encoder.finish(), Dense16().encode(logits_RC)
     assert {name: values.tobytes() for name, values in found.columns.items()} == {
         name: values.tobytes() for name, values in expected.items()
