@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup test fuzz check format demo bench bench-store schema clean
+.PHONY: help setup test fuzz check format demo bench bench-engine bench-store schema clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +16,7 @@ DOCKERFILES := $(wildcard docker/*.Dockerfile)
 SCRIPTS := $(wildcard docs/clusters/*.sbatch)
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## create .venv and install softcask with everything that development needs
 
@@ -51,6 +51,9 @@ demo: $(READY)  ## label MNIST once on local Ray, train three students from what
 
 bench: $(READY)  ## cost of the engine beside a bare torch loop
 	$(BIN)/python benchmarks/engine_overhead.py
+
+bench-engine: $(READY)  ## and beside a script, Ray Data, two actors; some forty minutes of an idle machine
+	$(BIN)/python benchmarks/engine_overhead.py --beside --rounds 5 --out benchmarks/results/engine_overhead.md
 
 bench-store: $(READY)  ## reading beside other loaders, codecs beside others' at equal bytes; hours, see benchmarks/README.md
 	$(BIN)/python benchmarks/store_reading.py --out benchmarks/results
