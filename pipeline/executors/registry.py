@@ -26,8 +26,7 @@ def executor_from(options: ExecutorOptions) -> Executor:
     return RayExecutor(
         address=options.address,
         max_workers=options.workers,
-        in_flight=options.in_flight,
-        max_retries=options.max_retries,
+        rules=options.rules(),
         start_timeout=options.start_timeout,
         object_store_mb=options.object_store_mb,
     )

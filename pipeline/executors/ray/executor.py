@@ -1,0 +1,83 @@
+"""On a Ray cluster, or on one that is started here for the run and ended with it.
+
+The driver keeps no state of its own: what is committed is in the store, and a task that is run twice is
+committed once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from softcask.pipeline.executors.base import ExecutorState, Failure, Pool, ReportT
+from softcask.pipeline.executors.dispatch import Dispatcher
+from softcask.pipeline.executors.queue import Rules
+from softcask.pipeline.executors.ray.cluster import RayCluster
+from softcask.storage_schemas.errors import ExecutorError
+
+
+@dataclass(slots=True, kw_only=True)
+class RayExecutor:
+    """Runs all pools at once, each with actors of its own.
+
+    Attributes:
+        address: `local` for a cluster of its own on this machine; else as `ray.init` takes it (`auto` inside
+            a job).
+        max_workers: Actors a pool; None for as many as fit the cluster.
+        rules: How much is tried.
+        start_timeout: Seconds a pool waits for room for a first actor, at the start and whenever it lost all.
+        object_store_mb: Object store of a local cluster, in MiB.
+    """
+
+    address: str = "local"
+    max_workers: int | None = None
+    rules: Rules = field(default_factory=Rules)
+    start_timeout: float = 600.0
+    object_store_mb: int = 256
+    name: str = "ray"
+    workers: int = 0
+    _dispatcher: Dispatcher | None = field(default=None, repr=False)
+
+    def run(self, pools: Sequence[Pool[Any, ReportT]]) -> Iterator[ReportT | Failure]:
+        """Run every task; see `Executor.run`."""
+        started_here = not ray.is_initialized()
+        if started_here:
+            self._connect()
+        try:
+            self._dispatcher = Dispatcher(
+                pools,
+                RayCluster(grows=self.address != "local"),
+                self.rules,
+                most=self.max_workers,
+                patience=self.start_timeout,
+            )
+            yield from self._dispatcher.reports()
+        finally:
+            if self._dispatcher is not None:
+                self.workers = max(self.workers, self._dispatcher.workers)
+            if started_here:
+                ray.shutdown()
+
+    def state(self) -> ExecutorState:
+        """See `Executor.state`."""
+        return self._dispatcher.state() if self._dispatcher is not None else ExecutorState()
+
+    def _connect(self) -> None:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if self.address == "local":
+            # Without this, Ray may turn on token authentication and write a token file into the user's home.
+            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            options |= {"object_store_memory": self.object_store_mb << 20, "include_dashboard": False}
+        try:
+            ray.init(address=self.address, **options)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ExecutorError(
+                f"could not connect to Ray at {self.address!r}: {error}. Give executor.address = 'local' to "
+                "start a cluster here, or the address of one that runs."
+            ) from error
