@@ -62,7 +62,7 @@ def precompute(
 def _precompute(config: RunConfig, objects: StoreObjects, executor: Executor, run: RunObserver) -> Summary:
     source = config.transfer_set.open()
     add_to_path(config.python_path)
-    groups = group_teachers(config.teachers)
+    groups = group_teachers(config.teachers, config.executor.gpu_memory_gb)
     check_root(objects, config.classes.class_names)
     names = [teacher.name for teacher in config.teachers]
     dropped = refuse_dropped(objects, names)

@@ -57,7 +57,8 @@ def plan(
     committed = {teacher.name: committed_units(objects, teacher.name) for teacher in config.teachers}
     busy = [teacher for teacher in config.teachers if not spans.keys() <= committed[teacher.name]]
     reports = _reports(config, busy, watch) if trials else {}
-    group_of = {t.name: name for name, members in group_teachers(config.teachers).items() for t in members}
+    groups = group_teachers(config.teachers, config.executor.gpu_memory_gb)
+    group_of = {member.name: name for name, members in groups.items() for member in members}
     return Plan(
         store=config.store.uri,
         rows=rows,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from softcask.pipeline.parts import Options
+from softcask.storage_schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,9 +57,11 @@ class TeacherOptions(Options):
         code_version: Stated by the user; change it when the code behind a factory changes its numbers.
         batch_size: Rows a forward pass; fixed in the plan because it changes the last bits of the logits.
         num_cpus: CPU cores (and torch threads) an actor of this teacher gets.
-        num_gpus: GPUs, or a fraction of one.
+        num_gpus: GPUs, all on one node, or a fraction of one. Whole beyond one.
+        memory_gb: Memory it takes with a batch, GB: of its GPUs, or of the host where it has none. None: on
+            GPUs, guessed from the size of its weights.
         group: Teachers of one group live in one actor and share each batch that is read; None: by equal
-            needs.
+            needs, as many as fit `executor.gpu_memory_gb`.
     """
 
     kind: str
@@ -68,7 +71,19 @@ class TeacherOptions(Options):
     batch_size: int = Field(default=256, ge=1)
     num_cpus: int = Field(default=1, ge=1)
     num_gpus: float = Field(default=0, ge=0)
+    memory_gb: float | None = Field(default=None, gt=0)
     group: str | None = None
+
+    @field_validator("num_gpus")
+    @classmethod
+    def _check_num_gpus(cls, found: float) -> float:
+        if found > 1 and found != int(found):
+            raise ConfigError(f"num_gpus must be whole beyond 1, or a fraction of one GPU; found {found:g}")
+        return found
+
+    def weights_bytes(self) -> int | None:
+        """Size of its weights' files; None where there are none here."""
+        return None
 
     def load(self) -> Teacher:
         """Build the model where it will run.

@@ -6,6 +6,7 @@ Torch itself is imported by `load` alone, so that a config is validated and fing
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -63,6 +64,11 @@ class TorchTeacherOptions(ModuleTeacherOptions):
         except WeightsError as error:
             raise TeacherError(f"teacher {self.name!r}: {error}") from error
         return {**self.model_dump(mode="json", include=_COUNTED, exclude_none=True), **weights}
+
+    def weights_bytes(self) -> int | None:
+        """Size of the weights' file; None where there is none on this machine."""
+        path = Path(self.weights) if self.weights is not None else None
+        return path.stat().st_size if path is not None and path.is_file() else None
 
     def source_digest(self) -> str | None:
         """`sha256:...` of the source file that holds the factory; recorded, but not part of the fingerprint.
