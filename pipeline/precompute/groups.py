@@ -14,7 +14,7 @@ from softcask.storage_schemas.errors import ConfigError
 from softcask.storage_schemas.manifest import TeacherManifest
 
 _WEIGHTS_TIMES, _CONTEXT_GB = 1.2, 1.0
-"""Of a teacher that does not state it: its weights, what a batch needs beside them, and a device's context."""
+"""Of a teacher that does not state it: weights, what a batch needs beside them, a device's context."""
 
 Groups = Mapping[str, tuple[TeacherOptions, ...]]
 
@@ -72,9 +72,9 @@ def _split(
     for teacher in sorted(members, key=memory_gb, reverse=True):
         if memory_gb(teacher) > room:
             raise ConfigError(
-                f"teacher {teacher.name!r} takes {memory_gb(teacher):.1f} GB, and num_gpus = {num_gpus:g} gives "
-                f"it {room:.1f} GB (executor.gpu_memory_gb = {gpu_memory_gb:g}). Give it more GPUs or more of "
-                "one, a smaller batch_size, or state its memory_gb if that is not what it takes."
+                f"teacher {teacher.name!r} takes {memory_gb(teacher):.1f} GB, and num_gpus = {num_gpus:g} "
+                f"gives it {room:.1f} GB (executor.gpu_memory_gb = {gpu_memory_gb:g}). Give it more GPUs or "
+                "more of one, a smaller batch_size, or state its memory_gb if that is not what it takes."
             )
         fitting = (held for held in workers if sum(map(memory_gb, [*held, teacher])) <= room)
         if (held := next(fitting, None)) is not None:
