@@ -251,6 +251,13 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3]:
     """moto's server and the proxy before it, for the whole session."""
+    with serving() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[S3]:
+    """The same for those that are no test."""
     for module in ("moto.server", "flask", "s3fs"):
         pytest.importorskip(module, reason=f"{module} is not installed: pip install -e '.[dev]'")
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
