@@ -29,6 +29,7 @@ from softcask.jobs import (
     precompute,
     reencode,
     repair,
+    status,
     submit,
     train,
     verify,
@@ -69,6 +70,7 @@ app = typer.Typer(
 )
 app.command(epilog=plan.EXAMPLES)(plan.plan)
 app.command(epilog=precompute.EXAMPLES)(precompute.precompute)
+app.command(epilog=status.EXAMPLES)(status.status)
 app.command(epilog=verify.EXAMPLES)(verify.verify)
 app.command(epilog=inspect.EXAMPLES)(inspect.inspect)
 app.command(epilog=diff.EXAMPLES)(diff.diff)

@@ -46,15 +46,20 @@ def complain(text: str) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
+    """A table as an answer."""
+    stdout().print(table(columns, rows, title=title))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> Table:
     """A table; columns of numbers stand to the right, rows of several lines apart from each other."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     several_lines = any("\n" in cell for row in rows for cell in row)
     for number, column in enumerate(columns):
         right = not several_lines and all(row[number][:1].isdigit() for row in rows)
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
+        made.add_column(column, justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row), end_section=several_lines)
-    stdout().print(table)
+        made.add_row(*(Text(cell) for cell in row), end_section=several_lines)
+    return made
 
 
 def emit(answer: dict[str, Any]) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from softcask.jobs import console
 from softcask.jobs.options import Json, RunFile, Settings
-from softcask.jobs.progress import Bars
+from softcask.jobs.watching import watching
 
 if TYPE_CHECKING:
-    from softcask.pipeline.precompute.results import Progress, Summary
+    from softcask.pipeline.precompute.results import Summary
 
 _MOST_WARNINGS = 5
 
@@ -21,46 +22,30 @@ EXAMPLES = (
 )
 
 
-def precompute(run: RunFile, settings: Settings = None, as_json: Json = False) -> None:
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Begin beside another driver, though one of the two wants it alone."),
+]
+
+
+def precompute(run: RunFile, settings: Settings = None, as_json: Json = False, force: Force = False) -> None:
     """Run every teacher once over the transfer set and keep its logits.
 
-    Safe to run again: what is committed is left as it is, and only what is missing runs.
+    Safe to run again: what is committed is left as it is, and only what is missing runs. `softcask status`
+    shows from any machine where it stands.
     """
     from softcask.pipeline.config.toml import parse_overrides
     from softcask.pipeline.precompute.config import load_run
     from softcask.pipeline.precompute.driver import precompute as run_teachers
 
-    with console.answering(as_json), Bars() as bars:
+    with console.answering(as_json), watching(as_json) as watch:
         config = load_run(run, parse_overrides(settings or ()))
-        summary = run_teachers(config, watch=_Watch(bars))
+        summary = run_teachers(config, watch=watch, force=force)
     if as_json:
         console.emit(asdict(summary))
     else:
         _show(summary)
     _warn(summary)
-
-
-class _Watch:
-    """Turns the run's progress into bars."""
-
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
-        self._seconds: defaultdict[str, float] = defaultdict(float)
-
-    def __call__(self, progress: Progress) -> None:
-        for stage, seconds in (progress.seconds or {}).items():
-            self._seconds[stage.partition(":")[0]] += seconds
-        self._bars.show(progress.stage, progress.done, progress.total, unit="rows", note=self._shares())
-        if progress.stage == "index" and progress.done == progress.total:
-            self._bars.show("label", unit="rows", note="starting workers, loading teachers")
-
-    def _shares(self) -> str:
-        total = sum(self._seconds.values())
-        if not total:
-            return ""
-        return ", ".join(
-            f"{stage} {self._seconds[stage] / total:.0%}" for stage in ("read", "forward", "encode", "write")
-        )
 
 
 def _show(summary: Summary) -> None:

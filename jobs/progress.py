@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
-from rich.progress import TimeRemainingColumn as TimeLeftColumn
 from rich.text import Text
 
-from softcask.jobs import console
+from softcask.jobs import console, figures
 
 _SECONDS_BETWEEN_LINES = 30.0
 
 
 class _Rate(ProgressColumn):
-    """Things a second."""
+    """Things a second: as told, or as seen."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        speed = task.fields["rate"] or task.finished_speed or task.speed
         return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="cyan")
+
+
+class _TimeLeft(ProgressColumn):
+    """Time left, or spent where all is done."""
+
+    def render(self, task: Task) -> Text:
+        told = task.fields["left"]
+        left = task.finished_time if task.finished else told if told is not None else task.time_remaining
+        return Text(figures.duration(left), style="cyan")
+
+
+class _Screen(Progress):
+    """Bars, and what there is more to say below them."""
+
+    below = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bars' table, then the text."""
+        yield from super().get_renderables()
+        if self.below:
+            yield Text(self.below, style="dim")
 
 
 class Bars:
@@ -32,12 +54,12 @@ class Bars:
     def __init__(self) -> None:
         """Nothing is shown before the first `show`."""
         terminal = console.stderr()
-        self._bars = Progress(
+        self._bars = _Screen(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
-            TimeLeftColumn(elapsed_when_finished=True),
+            _TimeLeft(),
             TextColumn("{task.fields[note]}", style="dim"),
             console=terminal,
             disable=not terminal.is_terminal,
@@ -58,7 +80,18 @@ class Bars:
         """Leave the bars as they stand."""
         self._bars.stop()
 
-    def show(self, stage: str, done: int = 0, total: int | None = None, *, unit: str, note: str = "") -> None:
+    def show(
+        self,
+        stage: str,
+        done: int = 0,
+        total: int | None = None,
+        *,
+        unit: str,
+        note: str = "",
+        rate: float | None = None,
+        left: float | None = None,
+        below: str = "",
+    ) -> None:
         """Where a stage stands.
 
         Args:
@@ -67,13 +100,18 @@ class Bars:
             total: Of how many; None where that is not known yet.
             unit: What is counted.
             note: What else to show behind the bar.
+            rate: How many a second; None: as seen here.
+            left: Seconds left; None: by the rate seen here.
+            below: What is too long to stand behind a bar.
         """
         if self._silent:
-            self._say(stage, done, total, unit, note)
+            self._say(stage, done, total, unit, note or below, rate, left)
             return
+        self._bars.below = below
+        fields: dict[str, Any] = {"unit": unit, "note": note, "rate": rate, "left": left}
         if stage not in self._stages:
-            self._stages[stage] = self._bars.add_task(stage, total=total, unit=unit, note=note)
-        self._bars.update(self._stages[stage], completed=done, total=total, note=note, unit=unit)
+            self._stages[stage] = self._bars.add_task(stage, total=total, **fields)
+        self._bars.update(self._stages[stage], completed=done, total=total, **fields)
 
     def line(self, text: str) -> None:
         """A line that stays, above the bars."""
@@ -82,14 +120,24 @@ class Bars:
         else:
             self._bars.console.print(Text(text, style="dim"), soft_wrap=True)
 
-    def _say(self, stage: str, done: int, total: int | None, unit: str, note: str) -> None:
+    def _say(
+        self,
+        stage: str,
+        done: int,
+        total: int | None,
+        unit: str,
+        note: str,
+        rate: float | None,
+        left: float | None,
+    ) -> None:
         now = time.monotonic()
         began, before = self._began.setdefault(stage, (now, done))
         if now - self._said < _SECONDS_BETWEEN_LINES or total is None:
             return
         self._said = now
-        rate = (done - before) / (now - began) if now > began else 0.0
-        left = f", {(total - done) / rate:,.0f} s left" if rate else ""
-        console.note(
-            f"{stage}: {done:,} of {total:,} {unit}, {rate:,.0f} {unit}/s{left}{f', {note}' if note else ''}"
-        )
+        if rate is None:
+            rate = (done - before) / (now - began) if now > began else 0.0
+        left = (total - done) / rate if left is None and rate else left
+        said = [f"{stage}: {done:,} of {total:,} {unit}", f"{rate:,.0f} {unit}/s"]
+        said += [f"{figures.duration(left)} left"] if left is not None else []
+        console.note(", ".join([*said, note] if note else said))

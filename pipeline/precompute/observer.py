@@ -104,7 +104,7 @@ class RunObserver(AbstractContextManager["RunObserver"]):
         if self._heartbeat is not None:
             self._heartbeat.stop()
         outcome = _outcome(error)
-        if error is not None:
+        if error is not None and not self.totals.failures:  # of those, the last one says more
             self._error = _first_line(error)
         try:
             if self._did_anything() and not self._recorded:
@@ -129,10 +129,10 @@ class RunObserver(AbstractContextManager["RunObserver"]):
 
     def label(self, total: int) -> None:
         """Labelling begins: of so many rows, times teachers."""
-        self._begin()
         with self._lock:
             self._progress = Progress(stage="label", done=0, total=total)
             self._rates = Rates(time.perf_counter())
+        self._begin()
 
     def report(self, report: TaskReport) -> None:
         """A task ended."""
@@ -143,7 +143,7 @@ class RunObserver(AbstractContextManager["RunObserver"]):
             self._rates.add(time.perf_counter(), rows, forward)
             done = self._progress.done + rows
             self._progress = replace(self._progress, done=done, task=report.task, seconds=report.seconds)
-            self._tell()
+            self._tell(anew=done == self._progress.total)
 
     def failure(self, failure: Failure) -> None:
         """A task, or what was left of a pool, was given up."""

@@ -38,7 +38,8 @@ class Run:
     Attributes:
         name: Its name.
         progress: What its driver said last; None of a run of before there was such a thing.
-        record: What it measured; None until it has ended, and where it ended before anything was done.
+        record: What it measured; None until it has ended, where it ended before anything was done, and where
+            `progress` says all that was asked for.
         problem: Why neither can be read.
     """
 
@@ -49,11 +50,9 @@ class Run:
 
     def state(self, now: datetime) -> State:
         """How it stands; `silent`: no word for too long; `gone`: its process has ended without one."""
-        if self.progress is not None:
-            return state_of(self.progress, now)
         if self.record is not None:
             return self.record.outcome or "finished"
-        return "unreadable"
+        return "unreadable" if self.progress is None else state_of(self.progress, now)
 
 
 def state_of(progress: RunProgress, now: datetime) -> State:
@@ -107,17 +106,27 @@ def read_record(objects: StoreObjects, run: str) -> RunRecord | None:
     return RunRecord.from_bytes(data, key) if data is not None else None
 
 
-def read_runs(objects: StoreObjects, names: Iterable[str] | None = None) -> list[Run]:
-    """The runs of these names, or all; one that cannot be read is told as such and hides no other."""
+def read_runs(
+    objects: StoreObjects, names: Iterable[str] | None = None, *, records: bool = False
+) -> list[Run]:
+    """The runs of these names, or all; one that cannot be read is told as such and hides no other.
+
+    Args:
+        objects: The store.
+        names: Which; None: all.
+        records: Whether to read what a run measured even where its driver has said how it ended.
+    """
     wanted = run_names(objects) if names is None else list(names)
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(lambda name: _read(objects, name), wanted))
+        found = list(pool.map(lambda name: _read(objects, name, records), wanted))
     return [run for run in found if run.progress or run.record or run.problem]
 
 
-def _read(objects: StoreObjects, name: str) -> Run:
+def _read(objects: StoreObjects, name: str, records: bool) -> Run:
     try:
-        progress, record = read_progress(objects, name), read_record(objects, name)
+        progress = read_progress(objects, name)
+        said_all = progress is not None and progress.outcome and not records
+        record = None if said_all else read_record(objects, name)
     except SoftcaskError as error:
         return Run(name=name, problem=str(error))
     return Run(name=name, progress=progress, record=record)

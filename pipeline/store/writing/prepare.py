@@ -35,7 +35,8 @@ def check_root(objects: StoreObjects, class_names: Sequence[str]) -> None:
     data = objects.read_if_present(keys.ROOT)
     if data is None:
         objects.refuse_below_a_file()
-        if others := objects.names(""):
+        # Of runs a store tells before it is one: they may index for long.
+        if others := [name for name in objects.names("") if name != keys.RUNS]:
             raise StoreError(
                 f"{objects.uri} is no softcask store (it has no {keys.ROOT}) and is not empty: it holds "
                 f"{others[0]!r}{f' and {len(others) - 1} more' if others[1:] else ''}. "
