@@ -31,7 +31,6 @@ from softcask.pipeline.store.receipts import committed_units
 from softcask.pipeline.store.writing.prepare import check_root
 from softcask.pipeline.store.writing.sealing import seal
 from softcask.pipeline.teachers.checks import near_chance
-from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import StoreAccess
 from softcask.storage_schemas.manifest import Generation, SegmentManifest
 
@@ -76,7 +75,7 @@ def _precompute(config: RunConfig, objects: StoreObjects, executor: Executor, ru
     manifests = {t.name: teacher_manifest(config, t, settled[t.name]) for t in config.teachers}
     _refuse_if_full(objects, tasks, settled, config)
     if tasks:
-        _run(executor, pools(config, groups, manifests, tasks, keys.run_progress(run.run)), run)
+        _run(executor, pools(config, groups, manifests, tasks, run.announce()), run)
     failures = run.totals.failures
     if failures and not run.totals.tasks:
         raise gave_up(failures, objects.uri)

@@ -101,7 +101,7 @@ def pools(
     groups: Groups,
     manifests: Mapping[str, TeacherManifest],
     tasks: Sequence[Task],
-    witness: str,
+    witness: str | None,
 ) -> list[Pool[Task, TaskReport]]:
     """A pool a group, with the teachers that have something to do; `witness` as in `LabelRecipe`."""
     pools = []

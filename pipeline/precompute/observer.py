@@ -125,14 +125,28 @@ class RunObserver(AbstractContextManager["RunObserver"]):
                 self.totals.trials[stage] += self.totals.held(stage, seconds)
             self._watch(progress)
         if progress.stage != "index" or self.wall_seconds > BEAT_EVERY:
+            self.announce()
+
+    def announce(self) -> str | None:
+        """Say in the store that this run is there, if it was not said, and see whether it may be.
+
+        Returns:
+            Key of what was written; None where the store does not take it.
+
+        Raises:
+            StoreBusy: Another driver is at work, and it or this one wants the store for itself.
+        """
+        if not self._begun:
             self._begin()
+        return keys.run_progress(self.run) if self._heartbeat is not None else None
 
     def label(self, total: int) -> None:
         """Labelling begins: of so many rows, times teachers."""
         with self._lock:
             self._progress = Progress(stage="label", done=0, total=total)
             self._rates = Rates(time.perf_counter())
-        self._begin()
+            self._last_beat = self._clock  # the store hears of it with the next tick
+        self.announce()
 
     def report(self, report: TaskReport) -> None:
         """A task ended."""
@@ -200,9 +214,6 @@ class RunObserver(AbstractContextManager["RunObserver"]):
             )
 
     def _begin(self) -> None:
-        """Say that this run is there, and see whether it may be; once."""
-        if self._begun:
-            return
         self._begun = True
         try:
             self._say()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,11 @@ def test_a_run_at_work_can_be_seen_in_the_store(tmp_path: Path) -> None:
 
     def look(progress: Progress) -> None:
         if progress.task is not None and not seen:
-            seen.extend(run.progress.stage for run in read_runs(objects) if run.progress)
+            seen.extend(run.state(datetime.now(UTC)) for run in read_runs(objects))
             assert progress.live is not None and progress.live.stage == "label"
 
     precompute(run_config(tmp_path, teacher("a")), watch=look)
-    assert seen == ["label"]
+    assert seen == ["at work"]
 
 
 def test_a_run_that_failed_says_by_what(tmp_path: Path) -> None:
