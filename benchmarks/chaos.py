@@ -67,12 +67,12 @@ def main() -> None:
         world = World(folder / "world", random.Random(told.seed))
         places = {"disk": folder / "stores", "small": disk or folder / "stores", "s3": server.uri}
         try:
-            for place in {str(each) for each in places.values()}:
+            faults = [each for each in all_faults(server, told.scale) if told.only in each.name]
+            faults = [each for each in faults if each.place != "small" or disk is not None]
+            for place in {str(places[each.place]) for each in faults}:
                 world.undisturbed(f"{place}/undisturbed")
             world.start_cluster()
-            for fault in all_faults(server, told.scale):
-                if told.only not in fault.name or (fault.place == "small" and disk is None):
-                    continue
+            for fault in faults:
                 lines.append(_line(world, fault, str(places[fault.place])))
                 print(_row(lines[-1]), flush=True)
         finally:

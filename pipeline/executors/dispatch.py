@@ -18,6 +18,8 @@ _LOOK_EVERY = 1.0
 _SAY_AFTER, _SAY_EVERY = 10.0, 30.0
 _SETTLED_AFTER = 30.0
 """Seconds after which it is no longer believed that what fits the nodes on paper will be placed."""
+_SLOW_START = 120.0
+"""Seconds that a process may take to start on a busy node, before it is said that there is no room."""
 _GRACE = 15.0
 
 
@@ -152,8 +154,9 @@ class Dispatcher:
         if possible and others:
             crew.waiting = f"{wants}; it starts when {', '.join(others)} leaves room"
         else:
-            crew.waiting = f"{wants}; waiting {waited:,.0f} s of {self._patience:,.0f} s"
-            if waited >= self._patience or not (possible or self._cluster.grows):
+            patience = max(self._patience, _SLOW_START) if possible else self._patience
+            crew.waiting = f"{wants}; waiting {waited:,.0f} s of {patience:,.0f} s"
+            if waited >= patience or not (possible or self._cluster.grows):
                 advice = (
                     "Add nodes, lower num_cpus or num_gpus of its teachers, or raise executor.start_timeout."
                 )
@@ -165,5 +168,5 @@ class Dispatcher:
 
     def _missing(self, crew: Crew, possible: bool) -> str:
         if possible:
-            return f"{crew.needs}, of which the cluster has enough ({has(self._nodes)}), but not free"
+            return f"{crew.needs}, and has found no room yet (cluster has {has(self._nodes)})"
         return lacking(self._nodes, self._gone, crew.needs)

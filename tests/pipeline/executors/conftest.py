@@ -1,4 +1,4 @@
-"""One small Ray cluster for the session, ended with it."""
+"""One small Ray cluster for a module of tests, ended with it: a process is connected to one at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
     """A local cluster with 2 CPUs and one GPU that does not exist; executors find it and leave it running."""
     os.environ["RAY_AUTH_MODE"] = "disabled"

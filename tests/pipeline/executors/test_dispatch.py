@@ -185,7 +185,7 @@ def test_a_pool_that_cannot_start_while_another_holds_the_gpus_waits_and_then_st
     last_four = len(order) - 1 - order[::-1].index("four")
     assert "one" not in order[:last_four] and "cpu" in order[:last_four]
     # It waits longer than its patience, because that runs only for what the cluster does not have.
-    held = "one needs 1 CPU and 1 GPU, of which the cluster has enough (8 CPU and 4 GPU), but not free; "
+    held = "one needs 1 CPU and 1 GPU, and has found no room yet (cluster has 8 CPU and 4 GPU); "
     assert f"{held}it starts when four leaves room" in told
 
 
@@ -193,6 +193,16 @@ def test_shares_of_a_gpu_are_of_one_device() -> None:
     cluster = MadeUpCluster({"n": {"CPU": 8.0, "GPU": 2.0}})
     outcome = run(cluster, pool("p", range(40), gpus=0.6))
     assert outcome.dispatcher.workers == 2
+
+
+def test_room_that_others_hold_is_waited_for_no_shorter_than_a_process_may_take_to_start() -> None:
+    cluster = MadeUpCluster(dict(TWO_CPUS))
+    other = pool("another job", range(1), cpus=2)
+    cluster.start(other, 1)
+    dispatcher = Dispatcher([pool("X", range(9))], cluster, Rules(), patience=1.0)
+    (failure,) = dispatcher.reports()
+    assert "X needs 1 CPU and 0 GPU, and has found no room yet (cluster has 2 CPU" in str(failure.error)
+    assert 120 <= cluster.clock <= 125
 
 
 def test_lost_capacity_is_named_waited_for_and_then_an_error(caplog: pytest.LogCaptureFixture) -> None:
