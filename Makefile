@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup test fuzz check format demo bench bench-engine bench-store schema clean
+.PHONY: help setup test fuzz check format demo bench bench-engine bench-store chaos schema clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -59,6 +59,9 @@ bench-store: $(READY)  ## reading beside other loaders, codecs beside others' at
 	$(BIN)/python benchmarks/store_reading.py --out benchmarks/results
 	$(BIN)/python benchmarks/codec_fidelity.py --out benchmarks/results
 	$(BIN)/python benchmarks/student_from_codec.py --windows 32 --out benchmarks/results
+
+chaos: $(READY)  ## kill, stop and starve every part of a run at seeded times; compare what it stored; half an hour
+	$(BIN)/python benchmarks/chaos.py --out benchmarks/results/chaos.md $(ARGS)
 
 schema: $(READY)  ## write the JSON Schema of the store's documents to docs/schema
 	$(BIN)/python -m softcask.jobs.export_schema docs/schema
