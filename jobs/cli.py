@@ -27,6 +27,7 @@ from softcask.jobs import (
     migrate,
     plan,
     precompute,
+    prepare,
     reencode,
     repair,
     status,
@@ -36,7 +37,7 @@ from softcask.jobs import (
 )
 from softcask.storage_schemas.errors import SoftcaskError
 
-_EXTRAS = {"ray": "engine", "torch": "student", "safetensors": "student"}
+_EXTRAS = {"ray": "engine", "torch": "student", "safetensors": "student", "PIL": "images"}
 _INTERRUPTED = 130
 
 
@@ -70,6 +71,7 @@ app = typer.Typer(
 )
 app.command(epilog=plan.EXAMPLES)(plan.plan)
 app.command(epilog=precompute.EXAMPLES)(precompute.precompute)
+app.command(epilog=prepare.EXAMPLES)(prepare.prepare)
 app.command(epilog=status.EXAMPLES)(status.status)
 app.command(epilog=verify.EXAMPLES)(verify.verify)
 app.command(epilog=inspect.EXAMPLES)(inspect.inspect)

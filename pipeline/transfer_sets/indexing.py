@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from hashlib import sha256
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from softcask.pipeline.transfer_sets.base import TransferSet
+from softcask.pipeline.transfer_sets.base import RowBatch, TransferSet
 from softcask.pipeline.transfer_sets.text import is_text
 from softcask.storage_schemas.errors import QuarantineExceeded, TransferSetError
 from softcask.storage_schemas.tables import HASH_BYTES, ROWS
@@ -52,14 +52,75 @@ def index_rows(
     if not len(source):
         raise TransferSetError(f"{_origin(source)}: no rows; expected at least one")
     batches = []
-    for batch in _batches(source, num_classes, batch_rows or _rows_a_batch(source)):
+    for _, batch in identified_batches(
+        source, 0, len(source), num_classes=num_classes, batch_rows=batch_rows
+    ):
         batches.append(batch)
         if progress is not None:
             progress(batch.num_rows)
     table = pa.Table.from_batches(batches, ROWS).combine_chunks()
-    _refuse_repeated_ids(table["sample_id"], source)
-    _refuse_too_many(table, max_quarantined, source)
+    check_rows(table, source, max_quarantined)
     return table
+
+
+def identified_batches(
+    source: TransferSet, start: int, stop: int, *, num_classes: int, batch_rows: int | None = None
+) -> Iterator[tuple[RowBatch, pa.RecordBatch]]:
+    """Read rows `start:stop` once, and say of each what it is known by.
+
+    Args:
+        source: Their source.
+        start: First row.
+        stop: The row behind the last.
+        num_classes: Labels must be below this; -1 is no label.
+        batch_rows: Rows read together; None for as many as 64 MiB hold, up to 4,096.
+
+    Yields:
+        Rows as they were read, and their part of the table of `storage_schemas.tables.ROWS`.
+
+    Raises:
+        TransferSetError: A label out of range, or the source failed.
+    """
+    step = batch_rows or _rows_a_batch(source)
+    for first in range(start, stop, step):
+        last = min(first + step, stop)
+        ids = list(source.sample_ids(first, last))
+        labels = _checked_labels(source, first, last, ids, num_classes)
+        read = source.read(np.arange(first, last))
+        hashes = content_hashes(read.inputs_B).tolist()
+        reasons = [read.problems.get(row) for row in range(last - first)]
+        kept = [None if reason else digest for digest, reason in zip(hashes, reasons, strict=True)]
+        columns = zip((ids, kept, labels, reasons), ROWS, strict=True)
+        yield read, pa.record_batch([pa.array(column, field.type) for column, field in columns], schema=ROWS)
+
+
+def check_rows(table: pa.Table, source: TransferSet, max_quarantined: float) -> None:
+    """Refuse a whole table of rows that cannot be used.
+
+    Raises:
+        TransferSetError: Ids that repeat.
+        QuarantineExceeded: More rows than tolerated were unreadable.
+    """
+    _refuse_repeated_ids(table["sample_id"], source)
+    unreadable = len(table) - table["quarantine"].null_count
+    if unreadable > max_quarantined * len(table):
+        refuse_quarantined(table, source, unreadable, len(table), max_quarantined)
+
+
+def refuse_quarantined(
+    table: pa.Table, source: TransferSet, unreadable: int, rows: int, most: float
+) -> NoReturn:
+    """Say that too many rows are unreadable, with the first of those in a table that has some.
+
+    Raises:
+        QuarantineExceeded: Always.
+    """
+    bad = table.filter(pc.is_valid(table["quarantine"]))
+    shown = "; ".join(f"{row['sample_id']!r}: {row['quarantine']}" for row in bad[:_SHOWN].to_pylist())
+    raise QuarantineExceeded(
+        f"{_origin(source)}: {unreadable} of {rows} rows ({unreadable / rows:.2%}) cannot be read: {shown}; "
+        f"expected at most {most:.2%}; repair them or raise transfer_set.max_quarantined"
+    )
 
 
 def content_hashes(inputs_B: NDArray[Any]) -> NDArray[np.void]:
@@ -107,24 +168,6 @@ def _rows_a_batch(source: TransferSet) -> int:
     return max(1, min(_MOST_ROWS, _BATCH_BYTES // row_bytes))
 
 
-def _batches(source: TransferSet, num_classes: int, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    for start in range(0, len(source), batch_rows):
-        stop = min(start + batch_rows, len(source))
-        ids = list(source.sample_ids(start, stop))
-        labels = _checked_labels(source, start, stop, ids, num_classes)
-        read = source.read(np.arange(start, stop))
-        hashes = content_hashes(read.inputs_B).tolist()
-        reasons = [read.problems.get(row) for row in range(stop - start)]
-        kept = [None if reason else digest for digest, reason in zip(hashes, reasons, strict=True)]
-        yield pa.record_batch(
-            [
-                pa.array(column, field.type)
-                for column, field in zip((ids, kept, labels, reasons), ROWS, strict=True)
-            ],
-            schema=ROWS,
-        )
-
-
 def _checked_labels(
     source: TransferSet, start: int, stop: int, ids: list[str], num_classes: int
 ) -> list[int | None]:
@@ -154,18 +197,6 @@ def _refuse_repeated_ids(ids: pa.ChunkedArray, source: TransferSet) -> None:
     raise TransferSetError(
         f"{_origin(source, 'ids')}: {len(repeated)} sample ids repeat: {shown}; expected each once; "
         "make them unique or drop the double rows"
-    )
-
-
-def _refuse_too_many(table: pa.Table, max_quarantined: float, source: TransferSet) -> None:
-    unreadable = table.filter(pc.is_valid(table["quarantine"]))
-    if unreadable.num_rows <= max_quarantined * table.num_rows:
-        return
-    shown = "; ".join(f"{row['sample_id']!r}: {row['quarantine']}" for row in unreadable[:_SHOWN].to_pylist())
-    raise QuarantineExceeded(
-        f"{_origin(source)}: {unreadable.num_rows} of {table.num_rows} rows "
-        f"({unreadable.num_rows / table.num_rows:.2%}) cannot be read: {shown}; expected at most "
-        f"{max_quarantined:.2%}; repair them or raise transfer_set.max_quarantined"
     )
 
 

@@ -14,6 +14,7 @@ SOURCES: Registry[type[SourceOptions]] = Registry(
         "idx": "softcask.pipeline.transfer_sets.idx:IdxOptions",
         "image_folder": "softcask.pipeline.transfer_sets.image_folder:ImageFolderOptions",
         "parquet": "softcask.pipeline.transfer_sets.parquet:ParquetOptions",
+        "prepared": "softcask.pipeline.transfer_sets.prepared:PreparedOptions",
         "webdataset": "softcask.pipeline.transfer_sets.webdataset:WebDatasetOptions",
     },
 )

@@ -170,7 +170,8 @@ def _kept(url: str, note: str) -> pa.Table | None:
     """The index that is kept, if it is of these shards."""
     try:
         with fsspec.open(url, "rb") as stream:
-            table = pq.read_table(pa.BufferReader(stream.read()))
+            # Not read_table, whose threads outlive it (apache/arrow#34314).
+            table = pq.ParquetFile(pa.BufferReader(stream.read())).read(use_threads=False)
     except (OSError, pa.ArrowException, ValueError, ImportError):
         return None
     same = (table.schema.metadata or {}).get(_NOTE) == note.encode()
