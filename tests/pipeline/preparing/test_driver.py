@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +128,28 @@ def test_a_block_that_a_writer_left_half_made_is_made_again(images: Path, tmp_pa
     assert objects_of(folder) == objects_of(tmp_path / "whole")
 
 
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A small Ray cluster in this test's own processes."""
+    import ray
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(
+        address="local",
+        num_cpus=2,
+        object_store_memory=100 << 20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("cluster")
 def test_ray_data_makes_the_same_objects_as_this_process(images: Path, tmp_path: Path) -> None:
-    executor = {"kind": "ray", "workers": 2, "object_store_mb": 100}
+    executor = {"kind": "ray", "workers": 2}
     prepare(config(images, tmp_path), str(tmp_path / "here"), block_rows=5)
     summary = prepare(config(images, tmp_path, executor=executor), str(tmp_path / "there"), block_rows=5)
     assert summary.made == 5 and objects_of(tmp_path / "there") == objects_of(tmp_path / "here")
