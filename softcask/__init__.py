@@ -33,8 +33,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "open": "pipeline.store.reader:open_store",
-    "Store": "pipeline.store.reader:Store",
+    "open": "pipeline.store.reading.reader:open_store",
+    "Store": "pipeline.store.reading.reader:Store",
     "SoftTargets": "pipeline.targets.soft_targets:SoftTargets",
     "load_run": "pipeline.precompute.config:load_run",
     "precompute": "pipeline.precompute.driver:precompute",

@@ -130,9 +130,12 @@ def test_a_block_that_a_writer_left_half_made_is_made_again(images: Path, tmp_pa
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A small Ray cluster in this test's own processes."""
+    """A small Ray cluster, unless the session has one already."""
     import ray
 
+    if ray.is_initialized():
+        yield
+        return
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(
