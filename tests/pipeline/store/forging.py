@@ -138,7 +138,7 @@ class Forgery:
             return [self._true(each, done) for each in value]
         if not isinstance(value, dict):
             return value
-        if value.keys() == {"key", "size", "crc32c"} and value["key"] in done:
+        if value.keys() == {"key", "size", "crc32c"} and str(value["key"]) in done:
             key = value["key"]
             return value if key in self.as_written else record(key, done[key])
         return {name: self._true(each, done) for name, each in value.items()}
