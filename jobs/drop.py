@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from softcask.jobs import console
-from softcask.jobs.options import Json, StoreUri
+from softcask.jobs.options import Json, StoreUri, read_lines
 from softcask.storage_schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -72,11 +72,7 @@ def drop(
 
 
 def _ids(path: Path) -> set[str]:
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no UTF-8 text; expected a file with a sample_id a line") from error
-    ids = {line for line in lines if line}
+    ids = {line for line in read_lines(path, "--rows") if line}
     if not ids:
         raise ConfigError(f"{path} names no row; expected a file with a sample_id a line")
     return ids

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from softcask.jobs import console
-from softcask.jobs.options import Json, StoreUri, parsed_numbers
+from softcask.jobs.options import Json, StoreUri, parsed_numbers, read_lines
 from softcask.jobs.progress import Bars
 from softcask.storage_schemas.errors import ConfigError, StoreError
 
@@ -126,7 +126,7 @@ def _chosen(store: Store, file: Path | None, limit: int | None) -> NDArray[np.in
 
 
 def _listed(store: Store, file: Path) -> NDArray[np.int64]:
-    ids = [line for line in file.read_text("utf-8").splitlines() if line]
+    ids = [line for line in read_lines(file, "--rows") if line]
     rows_N = store.rows.find(ids)
     if missing := [name for name, row in zip(ids, rows_N.tolist(), strict=True) if row < 0]:
         raise StoreError(

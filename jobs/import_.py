@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from softcask.jobs import console
-from softcask.jobs.options import Json, StoreUri
+from softcask.jobs.options import Json, StoreUri, read_lines
 from softcask.jobs.progress import Bars
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def import_(
     from softcask.pipeline.exchange.importers.base import Source
     from softcask.pipeline.exchange.importing import import_logits
 
-    names = class_names.read_text("utf-8").splitlines() if class_names is not None else None
+    names = None if class_names is None else read_lines(class_names, "--class-names")
     source = Source(
         path=path,
         classes=classes,

@@ -49,6 +49,20 @@ def stated_address(address: str | None) -> str:
     return address
 
 
+def read_lines(file: Path, option: str) -> list[str]:
+    """Lines of a text file that an option names.
+
+    Raises:
+        ConfigError: It cannot be read, or is not UTF-8.
+    """
+    try:
+        return file.read_text("utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise ConfigError(f"{option} {file}: no such file; check the path") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{option} {file}: not a text file that can be read: {error}") from error
+
+
 def parsed_numbers(option: str, text: str | None) -> list[float] | None:
     """Numbers from a text such as `1,4,20`; None from none.
 

@@ -25,7 +25,8 @@ Quick = Annotated[bool, typer.Option("--quick", help="Run no teacher: units, row
 def plan(run: RunFile, settings: Settings = None, quick: Quick = False, as_json: Json = False) -> None:
     """Show what precompute would do: units, rows, bytes and time, and what each codec would keep and lose.
 
-    Each teacher is run on a sample of the rows, where teachers run; nothing is written.
+    Each teacher is run on a sample of the rows, where teachers run; nothing is written. Exits with 2 when no
+    codec meets the budget.
     """
     from softcask.pipeline.config.toml import parse_overrides
     from softcask.pipeline.precompute.config import load_run
@@ -41,6 +42,11 @@ def plan(run: RunFile, settings: Settings = None, quick: Quick = False, as_json:
         console.emit(asdict(found))
     else:
         _show(found)
+    if unmet := [name for name, teacher in found.teachers.items() if teacher.unmet]:
+        console.complain(
+            f"precompute would refuse this: no codec meets the budget for {', '.join(unmet)}; see above"
+        )
+        raise typer.Exit(2)
 
 
 def _show(found: Plan) -> None:
@@ -54,7 +60,8 @@ def _show(found: Plan) -> None:
     for name, teacher in found.teachers.items():
         if teacher.trials:
             _show_trials(name, found.rows, teacher.trials)
-            console.say(f"{name}: {_choice(teacher.codec, teacher.reason)}")
+            decided = teacher.chosen or teacher.unmet
+            console.say(f"{name}: {teacher.reason if decided else f'kept by {teacher.codec}'}")
     needed = sum(teacher.bytes for teacher in found.teachers.values())
     console.say(f"store       {found.store}")
     console.say(f"rows        {found.rows:,} in units of {found.unit_rows:,}")
@@ -89,7 +96,3 @@ def _show_trials(name: str, rows: int, trials: tuple[dict[str, Any], ...]) -> No
         ],
         title=f"{name}: KL(teacher || decoded) in nats on rows that no codec was fitted on",
     )
-
-
-def _choice(codec: str, reason: str) -> str:
-    return f"kept by {codec}" if codec else reason

@@ -109,6 +109,7 @@ def request(
         return CodecRequest.model_validate({key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in error.errors()
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ").removeprefix("Value error, ")
+            for e in error.errors()
         )
         raise ConfigError(f"this asks for no codec: {problems}") from error

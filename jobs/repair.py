@@ -32,10 +32,20 @@ _MEANINGS = {
 }
 _SHOWN = 20
 
+ForgetDrops = Annotated[
+    bool,
+    typer.Option("--forget-drops", help="Of a lost catalog: seal all that stands, what was dropped too."),
+]
 Check = Annotated[bool, typer.Option("--check", help="Only show what is wrong and what would be done.")]
 
 
-def repair(run: RunFile, check: Check = False, settings: Settings = None, as_json: Json = False) -> None:
+def repair(
+    run: RunFile,
+    check: Check = False,
+    forget_drops: ForgetDrops = False,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
     """Verify a store, and make again what is damaged or missing.
 
     Metadata, statistics, receipts and the catalog are made from what is whole; only units whose logits are
@@ -59,12 +69,12 @@ def repair(run: RunFile, check: Check = False, settings: Settings = None, as_jso
             bars.show(progress.stage, progress.done, progress.total, unit="rows")
 
         watch = Watch(verify=verifying, mend=mending, label=labelling)
-        report = make_sound(config, check=check, watch=watch)
+        report = make_sound(config, check=check, forget_drops=forget_drops, watch=watch)
     if as_json:
         console.emit(_answer(report, config.store.uri))
     else:
         _show(report, config.store.uri, check)
-    if report.left:
+    if report.left or (check and report.forgotten):
         raise typer.Exit(1)
 
 
@@ -89,6 +99,7 @@ def _answer(report: RepairReport, store: str) -> dict[str, Any]:
         "relabelled": [{"teacher": teacher, "unit": unit} for teacher, unit in report.relabelled],
         "left": plain(report.left),
         "generation": report.generation,
+        "forgotten": report.forgotten,
         "verified": report.verified,
     }
 
@@ -109,6 +120,8 @@ def _show(report: RepairReport, store: str, check: bool) -> None:
         console.complain(
             f"{each.problem.message}: {each.advice or 'it stays as it is until the rest is seen to'}"
         )
+    if check and report.forgotten:
+        console.complain(report.forgotten)
     if check and report.found:
         for each in report.left:
             if each.advice:

@@ -245,7 +245,7 @@ def _codec(
     """The codec asked for, fitted on stored rows if it needs that; how well it did on others; and why it."""
     if not request.needs_trial:
         if request.name == TopK.name:
-            head = min(request.k or _HEAD, classes)
+            head = request.k or min(_HEAD, classes)
             return TopK(settings=Settings(num_classes=classes, head_size=head)), (), ""
         return codec_named(str(request.name))(), (), ""
     most = min(len(store.rows), request.rows, max(2, _SAMPLE_BYTES // (4 * classes)))

@@ -27,6 +27,7 @@ from softcask.storage_schemas.fingerprint import canonical, differences
 from softcask.storage_schemas.manifest import SegmentManifest, TeacherManifest
 
 _STATE = b"state_digest"
+_MANIFEST = b"teacher.json"
 
 
 def is_pinned(objects: StoreObjects, wanted: TeacherManifest) -> bool:
@@ -87,10 +88,27 @@ def pin_without_model(
 ) -> None:
     """Pin the name of an entry that no model is run for, imported or derived; it has no probe rows.
 
+    No run's file tells what its manifest held, so that stands a second time in the table of its probe rows.
+
     Raises:
         ManifestMismatch: The name belongs to another teacher.
     """
-    _pin(objects, wanted, segments, view, tables.PROBE.empty_table())
+    _pin(objects, wanted, segments, view, probe_of_entry(wanted))
+
+
+def probe_of_entry(wanted: TeacherManifest) -> pa.Table:
+    """No rows, and the manifest of an entry that no model is run for."""
+    return tables.PROBE.empty_table().replace_schema_metadata({_MANIFEST: wanted.to_bytes()})
+
+
+def manifest_beside_probe(data: bytes, key: str) -> bytes | None:
+    """The manifest that stands in a table of `probe_of_entry`; untrusted.
+
+    Raises:
+        CorruptObject: The table is damaged.
+    """
+    found: dict[bytes, bytes] = tables.from_bytes(data, tables.PROBE, key).schema.metadata or {}
+    return found.get(_MANIFEST)
 
 
 def _pin(

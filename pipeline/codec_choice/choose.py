@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from softcask.pipeline.codec_choice.request import CodecRequest
+from softcask.pipeline.codec_choice.request import AUTO, CodecRequest
 from softcask.pipeline.codec_choice.trials import Trial
 from softcask.storage_schemas.errors import ConfigError
 
@@ -33,8 +33,11 @@ def choose(request: CodecRequest, trials: Sequence[Trial], teacher: str) -> tupl
 
 
 def _meets(request: CodecRequest, trial: Trial) -> bool:
+    wanted = request.name in (None, AUTO, trial.codec.name)
     small = request.max_bytes is None or trial.row_bytes <= request.max_bytes
-    return small and (request.max_kl is None or trial.worst(request.temperatures) <= request.max_kl)
+    return (
+        wanted and small and (request.max_kl is None or trial.worst(request.temperatures) <= request.max_kl)
+    )
 
 
 def _refusal(request: CodecRequest, trials: Sequence[Trial], teacher: str) -> str:
@@ -51,7 +54,7 @@ def _asked(request: CodecRequest) -> str:
         said.append(f"{request.max_bytes} B a row")
     if request.max_kl is not None:
         said.append(f"mean KL {request.max_kl:g}")
-    if request.name not in (None, "auto"):
+    if request.name not in (None, AUTO):
         said.append(f"codec {request.name}")
     temperatures = ", ".join(f"{temperature:g}" for temperature in request.temperatures)
     return f"{' and '.join(said) or 'any codec'} at T = {temperatures}"

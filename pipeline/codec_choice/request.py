@@ -7,11 +7,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, FiniteFloat, model_validator
 
 from softcask.pipeline.parts import Options
+from softcask.storage_schemas.codecs.dense8 import Dense8
+from softcask.storage_schemas.codecs.dense16 import Dense16
 from softcask.storage_schemas.codecs.fidelity import TEMPERATURES
 from softcask.storage_schemas.codecs.registry import codec_named
+from softcask.storage_schemas.codecs.topk import TopK
 from softcask.storage_schemas.errors import ConfigError
 
 AUTO = "auto"
+DENSE_OR_TOPK = (Dense16.name, Dense8.name, TopK.name)
+"""Codecs that are told from their settings alone."""
 DENSE16_CLASSES, DENSE8_CLASSES = 256, 4096
 """Up to so many classes, whole rows are kept at 16 and at 8 bits; beyond, what loses least in `DEFAULT_BYTES`
 a row."""
@@ -47,11 +52,32 @@ class CodecRequest(Options):
         if self.name not in (None, AUTO):
             codec_named(str(self.name))
         if self.name == AUTO and self.max_bytes is None and self.max_kl is None:
-            raise ConfigError('codec "auto" chooses by a budget: found neither max_bytes nor max_kl')
+            raise ConfigError(
+                'codec "auto" chooses by a budget: found neither max_bytes (bytes a row) nor max_kl (mean KL '
+                "in nats). Give one of them, or name no codec to get the default for the number of classes"
+            )
+        if self.k is not None and self.name not in (TopK.name, AUTO):
+            raise ConfigError(
+                f"k = {self.k} is the number of logits that topk keeps; found codec "
+                f'{self.name or "by default"}. Leave k out, or name the codec "topk"'
+            )
+        if self.coder != "zstd" and self.name in DENSE_OR_TOPK:
+            raise ConfigError(
+                f'coder = "{self.coder}" says how lowrank packs its coefficients; found codec {self.name}. '
+                'Leave coder out, or name the codec "lowrank" or "auto"'
+            )
         return self
 
     def resolved(self, num_classes: int) -> CodecRequest:
-        """This request with a name: by the number of classes where it has none."""
+        """This request with a name: by the number of classes where it has none.
+
+        Raises:
+            ConfigError: `topk` is to keep more logits than there are.
+        """
+        if self.k is not None and self.k > num_classes:
+            raise ConfigError(
+                f"k = {self.k} logits a row of {num_classes} classes; expected 1 to {num_classes}"
+            )
         if self.name is not None:
             return self
         if self.max_bytes is not None or self.max_kl is not None:
@@ -66,7 +92,7 @@ class CodecRequest(Options):
     def needs_trial(self) -> bool:
         """Whether the codec can be told only from the teacher's logits; of a resolved request."""
         budget = self.max_bytes is not None or self.max_kl is not None
-        return budget or self.name not in ("dense16", "dense8", "topk")
+        return budget or self.name not in DENSE_OR_TOPK
 
     def facts(self) -> dict[str, Any]:
         """What a teacher's name is pinned to of it: all that was said, nothing of what is by default."""

@@ -83,19 +83,19 @@ class Trial:
         }
 
 
-def run_trials(request: CodecRequest, sample: Sample, *, every_size: bool = False) -> Iterator[Trial]:
+def run_trials(request: CodecRequest, sample: Sample, *, every: bool = False) -> Iterator[Trial]:
     """Try each codec that could meet the request; the named one alone where one is named.
 
     Args:
         request: With a name; see `CodecRequest.resolved`.
         sample: The teacher's logits.
-        every_size: Also those that are larger than the request allows, for who wants to compare.
+        every: Also those that the request does not name or has no room for, for who wants to compare.
     """
     classes = sample.held_out_RC.shape[1]
-    everything = request.name == AUTO
+    everything = every or request.name == AUTO
     temperatures = tuple(sorted({*TEMPERATURES, *request.temperatures}))
     for codec in (Dense16(), Dense8()):
-        fits = every_size or request.max_bytes is None or _fixed_bytes(codec, classes) <= request.max_bytes
+        fits = every or request.max_bytes is None or _fixed_bytes(codec, classes) <= request.max_bytes
         if request.name == codec.name or (everything and fits):
             yield _judged(codec.name, codec, _fixed_bytes(codec, classes), sample, temperatures)
     if (everything or request.name == TopK.name) and (head := head_size(request, classes)):
@@ -132,7 +132,7 @@ def topk_codec(head: int, classes: int, temperatures: tuple[float, ...]) -> TopK
 def head_size(request: CodecRequest, classes: int) -> int:
     """Logits a row that `topk` keeps: as many as asked for, or as there is room for; 0 where for none."""
     if request.k is not None:
-        return min(request.k, classes)
+        return request.k
     one, two = (_fixed_bytes(topk_codec(k, classes, TEMPERATURES), classes) for k in (1, 2))
     room = (request.max_bytes or DEFAULT_BYTES) - one
     return max(0, min(classes, 1 + int(room // (two - one))))

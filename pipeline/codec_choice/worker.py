@@ -62,6 +62,8 @@ class TrialReport:
     rows: int
     seconds_a_row: float
     reason: str
+    chosen: str = ""
+    kept_by: str = ""
     codec: CodecSpec | None = None
     expected: tuple[Fidelity, ...] = ()
     row_bytes: float | None = None
@@ -116,7 +118,7 @@ class TrialWorker:
         teacher = self.recipe.teacher.load()
         logits_RC, seconds = self._logits(teacher, task.request.rows)
         layer = teacher.output_layer() if isinstance(teacher, HasOutputLayer) else None
-        trials = list(run_trials(task.request, split(logits_RC, layer), every_size=not task.publish))
+        trials = list(run_trials(task.request, split(logits_RC, layer), every=not task.publish))
         report = TrialReport(
             teacher=name,
             trials=tuple(trial.to_dict() for trial in trials),
@@ -131,7 +133,15 @@ class TrialWorker:
                 raise
             return replace(report, reason=str(error))
         codec = publish_codec(objects, name, best.codec) if task.publish else None
-        return replace(report, reason=reason, codec=codec, expected=best.expected(), row_bytes=best.row_bytes)
+        return replace(
+            report,
+            reason=reason,
+            chosen=best.label,
+            kept_by=best.codec.name,
+            codec=codec,
+            expected=best.expected(),
+            row_bytes=best.row_bytes,
+        )
 
     def _logits(self, teacher: Teacher, rows: int) -> tuple[NDArray[np.float32], float]:
         """Logits `[R, C]` of rows spread over the set, and the seconds that the forward passes took."""

@@ -27,6 +27,7 @@ from softcask.pipeline.store.access.explained import explained
 from softcask.pipeline.store.access.filesystems import open_filesystem
 from softcask.pipeline.store.access.retries import Retries
 from softcask.storage_schemas.errors import ExchangeError
+from softcask.storage_schemas.keys import ROOT
 
 MANIFEST = "_export.manifest"
 """Passed over by all that read a folder: pyarrow and Spark go by its first letter, others by its ending."""
@@ -97,12 +98,13 @@ def writing(uri: str, *, facts: dict[str, Any], overwrite: bool = False) -> Iter
         overwrite: Replace what stands there.
 
     Raises:
-        ExchangeError: Something stands there already.
+        ExchangeError: Something stands there already, or it lies in a store.
         StoreAccess: The place cannot be written to.
     """
     fs, path = open_filesystem(uri)
     retries = Retries()
     with _explained(uri, fs):
+        retries.run(lambda: _refuse_store(uri, fs, path))
         taken = retries.run(
             lambda: fs.exists(path) and not (fs.isdir(path) and not fs.ls(path, detail=False))
         )
@@ -128,6 +130,21 @@ def writing(uri: str, *, facts: dict[str, Any], overwrite: bool = False) -> Iter
             raise
         with _explained(uri, fs):
             retries.run(lambda: _place(to, facts))
+
+
+def _refuse_store(uri: str, fs: Any, path: str) -> None:
+    """Nothing is put among the objects of a store, where `gc` would take it for an orphan."""
+    parts = path.split("/")
+    for length in range(len(parts), 0, -1):
+        folder = "/".join(parts[:length])
+        found = False
+        with contextlib.suppress(PermissionError):  # who may write here need not be let see what is above
+            found = bool(folder) and fs.exists(f"{folder}/{ROOT}")
+        if found:
+            raise ExchangeError(
+                f"{uri} lies in the store at {folder}, in which only softcask's own objects are at home; "
+                "name a place outside of it"
+            )
 
 
 def _refuse_foreign(uri: str, fs: Any, path: str) -> None:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from softcask.pipeline.entries import Encode, Filled, encoding, entry_manifest, fill_entry
-from softcask.pipeline.exchange.importers.base import ForeignLogits, Source
+from softcask.pipeline.exchange.importers.base import ForeignLogits, Source, existing
 from softcask.pipeline.exchange.importers.registry import IMPORTERS
 from softcask.pipeline.exchange.importers.sparse import TopRows, columns_of, even_rows
 from softcask.pipeline.plan import choose_unit_rows
@@ -82,7 +82,11 @@ def import_logits(
     objects = objects or StoreObjects.at(uri)
     standing = _class_names(objects)
     known = class_names or standing
-    foreign = IMPORTERS.get(kind)(replace(source, classes=len(known)) if known else source)
+    opener = IMPORTERS.get(kind)
+    for path in (source.path, source.ids, source.labels):
+        if path is not None:
+            existing(path, "file or folder; check the path")
+    foreign = opener(replace(source, classes=len(known)) if known else source)
     names = tuple(class_names or standing or map(str, range(foreign.num_classes)))
     kept = _codec(foreign, codec)
     facts = foreign.describe()

@@ -10,11 +10,12 @@ from functools import cached_property
 import pyarrow as pa
 
 from softcask.pipeline.factories import add_to_path
-from softcask.pipeline.pinning import probe_rows
+from softcask.pipeline.pinning import manifest_beside_probe, probe_of_entry, probe_rows
 from softcask.pipeline.precompute.codecs import settled_anew
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.preparation import rows_a_unit, teacher_manifest
 from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.catalog import newest_generation
 from softcask.pipeline.store.rows import read_rows
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.transfer_sets.base import TransferSet
@@ -87,21 +88,29 @@ class Candidates:
         ).to_bytes()
 
     def _teacher(self, name: str) -> bytes | None:
-        options, settled = self._options(name), settled_anew(self._config, self._objects)
-        if options is None or settled is None:
+        if (options := self._options(name)) is None:
+            return manifest_beside_probe(self._objects.read(key := keys.probe(name)), key)
+        if (settled := settled_anew(self._config, self._objects)) is None:
             return None
         add_to_path(self._config.python_path)
         return teacher_manifest(self._config, options, settled).to_bytes()
 
     def _probe(self, name: str) -> bytes:
         """By a pass over a few rows, in this process; of an entry that no model is run for, no rows."""
-        if (options := self._options(name)) is None:
-            return tables.to_bytes(tables.PROBE.empty_table())
-        add_to_path(self._config.python_path)
         key = keys.teacher_manifest(name)
         manifest = TeacherManifest.from_bytes(self._objects.read(key), key)
+        if (options := self._options(name)) is None:
+            return self._sealed(keys.probe(name), probe_of_entry(manifest), tables.PROBE.empty_table())
+        add_to_path(self._config.python_path)
         first = read_rows(self._objects, self._read_segment(keys.segment_name(0)))
         return tables.to_bytes(probe_rows(options.load(), manifest, self._source, first))
+
+    def _sealed(self, key: str, *forms: pa.Table) -> bytes:
+        """The form of a table that was sealed; entries of before have it otherwise."""
+        newest = newest_generation(self._objects)
+        sealed = newest.manifests if newest else ()
+        made = [tables.to_bytes(table) for table in forms]
+        return next((data for data in made if ObjectRecord.of(key, data) in sealed), made[0])
 
     def _options(self, name: str) -> TeacherOptions | None:
         return next((teacher for teacher in self._config.teachers if teacher.name == name), None)

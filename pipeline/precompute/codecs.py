@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
-from softcask.pipeline.codec_choice.request import AUTO, CodecRequest
+from softcask.pipeline.codec_choice.request import CodecRequest
 from softcask.pipeline.codec_choice.trials import head_size, topk_codec
 from softcask.pipeline.codec_choice.worker import TrialRecipe, TrialReport, TrialTask
 from softcask.pipeline.executors.base import Executor, Failure, Pool
@@ -123,11 +123,6 @@ def run_trials(
         spent = {report.teacher: report.rows * report.seconds_a_row}
         watch(Progress(stage="try codecs", done=len(reports), total=len(pools), seconds=spent))
     return reports
-
-
-def all_codecs(request: CodecRequest) -> CodecRequest:
-    """The same budget, for every codec."""
-    return request.model_copy(update={"name": AUTO})
 
 
 def _settled(config: RunConfig, objects: StoreObjects, name: str) -> Settled | None:

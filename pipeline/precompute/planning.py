@@ -10,7 +10,6 @@ from softcask.pipeline.factories import add_to_path
 from softcask.pipeline.precompute.codecs import (
     STATS_BYTES,
     Settled,
-    all_codecs,
     estimated_row_bytes,
     run_trials,
     settled_codecs,
@@ -74,7 +73,7 @@ def plan(
 def _reports(
     config: RunConfig, teachers: Sequence[TeacherOptions], watch: Callable[[Progress], None]
 ) -> dict[str, TrialReport]:
-    request = all_codecs(config.store.codec.resolved(len(config.classes.class_names)))
+    request = config.store.codec.resolved(len(config.classes.class_names))
     found = run_trials(config, executor_from(config.executor), teachers, request, watch, publish=False)
     return {report.teacher: report for report in found}
 
@@ -95,7 +94,9 @@ def _teacher_plan(
         rows=sum(left),
         bytes=int(sum(left) * _planned_row_bytes(config, settled, report, name)),
         group=group,
-        codec=settled[name].codec.name if name in settled else "",
+        codec=settled[name].codec.name if name in settled else report.kept_by if report else "",
+        chosen=report.chosen if report and name not in settled else "",
+        unmet=report is not None and name not in settled and not report.chosen,
         trials=report.trials if report else (),
         reason=report.reason if report else "",
         seconds=sum(left) * report.seconds_a_row if report else None,

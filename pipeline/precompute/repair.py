@@ -5,6 +5,7 @@ It stands here, above the store, because what is lost of logits only their teach
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,16 +18,17 @@ from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.damage import Diagnosis, Remedy, Unit, diagnose
 from softcask.pipeline.store.care.mending import mend
 from softcask.pipeline.store.care.verify import VerifyReport, verify
-from softcask.pipeline.store.catalog import newest_generation, read_contents
+from softcask.pipeline.store.catalog import generation_numbers, newest_generation, read_contents
 from softcask.pipeline.store.receipts import committed_units
 from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas import keys
-from softcask.storage_schemas.errors import CorruptObject
+from softcask.storage_schemas.errors import CorruptObject, SoftcaskError, StoreError
+from softcask.storage_schemas.manifest import Generation
 
 _ROUNDS = 4
 """What is mended may show what it hid: rows their units, a manifest its arrays."""
 
-_GROUND = (keys.ROOT, "/segment.json", "/teacher.json", "/probe.parquet", "/zarr.json")
+_GROUND = (keys.ROOT, "/segment.json", "/teacher.json", "/probe.parquet", "/zarr.json", ".npy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ class RepairReport:
         left: Problems that stand, each with what to do about it; none where the store is sound.
         generation: The newest generation at the end; 0 where nothing is sealed.
         verified: Objects read in the last look.
+        forgotten: What would come back because the catalog is lost as a whole; empty where it is not.
     """
 
     found: tuple[Remedy, ...]
@@ -50,6 +53,7 @@ class RepairReport:
     left: tuple[Remedy, ...] = ()
     generation: int = 0
     verified: int = 0
+    forgotten: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,21 +71,28 @@ class Watch:
     label: Callable[[Progress], None] = lambda _: None
 
 
-def repair(config: RunConfig, *, check: bool = False, watch: Watch | None = None) -> RepairReport:
+def repair(
+    config: RunConfig, *, check: bool = False, forget_drops: bool = False, watch: Watch | None = None
+) -> RepairReport:
     """Make a store sound again, with the teachers and rows of the run that made it.
 
     Args:
         config: The run.
         check: Only look.
+        forget_drops: Seal all that stands where nothing says any more what was dropped.
         watch: Whom to show it.
 
     Raises:
+        StoreError: The catalog is lost as a whole, and `forget_drops` was not given.
         SoftcaskError: Rows, teachers or the store cannot be used; what was mended stays so, and the same call
             goes on from there.
     """
     watch = watch or Watch()
     objects = StoreObjects.at(config.store.uri)
     report, diagnosis = _look(config, objects, watch)
+    forgotten = _forgotten(objects)
+    if forgotten and not (check or forget_drops):
+        raise StoreError(forgotten)
     first = diagnosis.remedies
     restored: list[str] = []
     aside: list[str] = []
@@ -109,6 +120,26 @@ def repair(config: RunConfig, *, check: bool = False, watch: Watch | None = None
         left=diagnosis.remedies,
         generation=_generation(objects),
         verified=report.objects,
+        forgotten=forgotten,
+    )
+
+
+def _forgotten(objects: StoreObjects) -> str:
+    """What to say where units are committed, and no generation can be read that says what was dropped."""
+    for number in generation_numbers(objects):
+        key = keys.generation(number)
+        with contextlib.suppress(SoftcaskError):
+            Generation.from_bytes(objects.read(key), key)
+            return ""
+    units = {name: len(committed_units(objects, name)) for name in objects.parts("teachers")}
+    found = ", ".join(f"{count} of {name!r}" for name, count in units.items() if count)
+    if not found:
+        return ""
+    return (
+        f"no generation of the catalog of {objects.uri} can be read, so that nothing says what was dropped "
+        f"from it. Units that stand: {found}. Put the folder catalog back from a copy of the store; where no "
+        "precompute has finished on it yet, run that; or seal all that stands with --forget-drops (what was "
+        "dropped comes back, and can be dropped again)"
     )
 
 

@@ -103,7 +103,9 @@ class TeacherPlan:
         rows: Rows that are still to be labelled.
         bytes: Estimated bytes they will take.
         group: The workers it lives in.
-        codec: How its logits are kept; empty where only a trial can tell.
+        codec: How its logits are kept; empty where only a trial can tell, or none meets the budget.
+        chosen: Which of `trials` that is, where these decided it.
+        unmet: Whether no codec meets the budget, so that `precompute` would refuse.
         trials: What each codec did on a sample; see `softcask.pipeline.codec_choice.trials.Trial.to_dict`.
         reason: Which codec was chosen by that and why, or why none could be.
         seconds: Estimated time of its forward passes on one device; None without a trial.
@@ -115,6 +117,8 @@ class TeacherPlan:
     bytes: int
     group: str
     codec: str
+    chosen: str
+    unmet: bool
     trials: tuple[dict[str, Any], ...]
     reason: str
     seconds: float | None

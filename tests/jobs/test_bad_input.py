@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import struct
 from collections.abc import Callable
@@ -152,3 +153,62 @@ def test_a_teacher_that_gives_no_number(refusal: Callable[..., str]) -> None:
 
 def test_a_setting_that_is_none(refusal: Callable[..., str]) -> None:
     assert "--set store.uri: expected key.path=value" in refusal("store.uri")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "export {store} out.parquet --rows {gone}",
+        "drop {store} --rows {gone}",
+        "import npy {gone} {store} --name z",
+        "import tinyvit {gone} {store} --name z --classes 5",
+        "import npy inputs.npy {store} --name z --ids {gone}",
+        "import npy inputs.npy {store} --name z --class-names {gone}",
+    ],
+)
+def test_a_file_that_an_option_names_and_that_is_not_there(
+    softcask: Softcask, project: Project, line: str
+) -> None:
+    softcask("precompute", project.run)
+    gone = project.folder / "gone"
+    names = {"store": project.store, "gone": gone}
+    words = line.replace("inputs.npy", str(project.folder / "inputs.npy")).split()
+    ended = softcask(*(word.format(**names) for word in words))
+    assert ended.exit_code == 2
+    assert f"{gone}: no such file" in ended.stderr
+    assert "transfer_set" not in ended.stderr and "Errno" not in ended.stderr
+
+
+def test_a_codec_to_be_chosen_by_nothing(refusal: Callable[..., str]) -> None:
+    message = refusal("store.codec.name=auto")
+    assert "max_bytes (bytes a row)" in message and "name no codec" in message
+
+
+def test_a_budget_that_no_codec_meets(softcask: Softcask, project: Project) -> None:
+    settings = ("--set", "store.codec.max_kl=1e-15")
+    ended = softcask("plan", project.run, *settings, "--json")
+    assert ended.exit_code == 2 and "no codec meets the budget for a, b" in ended.stderr
+    told = json.loads(ended.stdout)["teachers"]["a"]
+    assert (told["codec"], told["unmet"]) == ("", True)
+    met = json.loads(softcask("plan", project.run, "--set", "store.codec.max_kl=1e-3", "--json").stdout)
+    assert (met["teachers"]["a"]["codec"], met["teachers"]["a"]["chosen"]) == ("dense8", "dense8")
+
+
+def test_rows_that_go_by_other_ids_since_their_file_has_another_name(
+    softcask: Softcask, refusal: Callable[..., str], project: Project
+) -> None:
+    softcask("precompute", project.run)
+    (project.folder / "inputs.npy").rename(project.folder / "more.npy")
+    message = refusal("transfer_set.inputs=more.npy")
+    assert (
+        "They are the same rows under other ids" in message and 'transfer_set.id_prefix = "inputs"' in message
+    )
+    again = softcask(
+        "precompute",
+        project.run,
+        "--set",
+        "transfer_set.inputs=more.npy",
+        "--set",
+        "transfer_set.id_prefix=inputs",
+    )
+    assert again.exit_code == 0 and "nothing to do" in again.stdout

@@ -6,6 +6,8 @@ never changed.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -154,12 +156,13 @@ def _refuse_other_rows(objects: StoreObjects, standing: SegmentManifest, found: 
     if found.equals(expected):
         return
     lines = [f"rows: found {len(found)}, expected {len(expected)}"] if len(found) != len(expected) else []
-    both = min(len(found), len(expected))
+    both, other = min(len(found), len(expected)), set()
     for name in tables.ROWS.names:
         left, right = found[name].slice(0, both), expected[name].slice(0, both)
         same = pc.fill_null(pc.equal(left, right), False)
         differ = pc.and_not(pc.invert(same), pc.and_(pc.is_null(left), pc.is_null(right)))
         if count := pc.sum(differ).as_py():
+            other.add(name)
             first = pc.index(differ, True).as_py()
             lines.append(
                 f"{name}: differs in {count} rows, first in row {first} "
@@ -168,8 +171,16 @@ def _refuse_other_rows(objects: StoreObjects, standing: SegmentManifest, found: 
     raise ManifestMismatch(
         f"the transfer set is not the one that segment {standing.segment} of {objects.uri} was made from:\n  "
         + "\n  ".join(lines)
+        + (_same_under_other_ids(expected["sample_id"][0].as_py()) if other == {"sample_id"} else "")
         + f"\nUse the rows it was made from, or {_elsewhere(objects)}. Nothing was changed."
     )
+
+
+def _same_under_other_ids(sample_id: str) -> str:
+    """What to do about rows whose content and labels are those that were committed."""
+    numbered = re.fullmatch(r"(.+)-[0-9]{8}", sample_id)
+    prefix = f": set transfer_set.id_prefix = {json.dumps(numbered[1])}" if numbered else ""
+    return f"\nThey are the same rows under other ids, which follow a file's name; keep the ids{prefix}."
 
 
 def _shown(value: pa.Scalar) -> str:

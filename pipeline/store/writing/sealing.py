@@ -177,7 +177,8 @@ def _refuse_changed(
             what = "was sealed and is gone" if found is None else "is not what was sealed; it was changed"
             raise CorruptObject(
                 f"{record.key} of {objects.uri} {what}. Put it back from a copy of the store. Or, if what "
-                "stands now is right, remove the folder catalog and run again to seal that."
+                "stands now is right, remove the folder catalog and run again to seal that; what was dropped "
+                "comes back then."
             )
 
 

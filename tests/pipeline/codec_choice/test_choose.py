@@ -7,14 +7,18 @@ import pytest
 from softcask.pipeline.codec_choice.choose import choose
 from softcask.pipeline.codec_choice.request import CodecRequest
 from softcask.pipeline.codec_choice.trials import Trial
+from softcask.storage_schemas.codecs.base import Codec
+from softcask.storage_schemas.codecs.dense8 import Dense8
 from softcask.storage_schemas.codecs.dense16 import Dense16
 from softcask.storage_schemas.codecs.fidelity import Loss
 from softcask.storage_schemas.errors import ConfigError
 
+DENSE16 = Dense16()
 
-def trial(label: str, row_bytes: float, kl: dict[float, float]) -> Trial:
+
+def trial(label: str, row_bytes: float, kl: dict[float, float], codec: Codec = DENSE16) -> Trial:
     losses = {t: Loss(mean=mean, p99=2 * mean, max=4 * mean) for t, mean in kl.items()}
-    return Trial(label=label, codec=Dense16(), row_bytes=row_bytes, once_bytes=0, losses=losses)
+    return Trial(label=label, codec=codec, row_bytes=row_bytes, once_bytes=0, losses=losses)
 
 
 TRIALS = [
@@ -63,5 +67,33 @@ def test_without_a_word_the_number_of_classes_decides() -> None:
 
 
 def test_auto_without_a_budget_is_refused() -> None:
-    with pytest.raises(ValueError, match="found neither max_bytes nor max_kl"):
+    with pytest.raises(ValueError, match=r"found neither max_bytes \(bytes a row\) nor max_kl"):
         CodecRequest(name="auto")
+
+
+def test_a_codec_that_is_named_is_chosen_or_none() -> None:
+    """However well another one would do, which is tried only to be shown."""
+    trials = [*TRIALS, trial("eight", 1000, {1.0: 1e-3, 4.0: 1e-3}, Dense8())]
+    assert choose(request(name="dense8", max_kl=1e-2), trials, "a")[0].label == "eight"
+    with pytest.raises(ConfigError, match="codec dense8"):
+        choose(request(name="dense8", max_kl=1e-4), trials, "a")
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"name": "dense16", "k": 3}, "k = 3 is the number of logits that topk keeps; found codec dense16"),
+        ({"name": None, "k": 3}, "found codec by default"),
+        ({"name": "lowrank", "k": 3}, "found codec lowrank"),
+        ({"name": "topk", "coder": "ans"}, 'coder = "ans" says how lowrank packs'),
+    ],
+)
+def test_what_does_not_apply_to_the_codec_is_refused(said: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        request(**said)
+
+
+def test_more_logits_than_there_are_classes_cannot_be_kept() -> None:
+    assert request(name="topk", k=5).resolved(5).k == 5
+    with pytest.raises(ConfigError, match="k = 6 logits a row of 5 classes; expected 1 to 5"):
+        request(name="topk", k=6).resolved(5)

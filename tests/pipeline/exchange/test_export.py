@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from google_crc32c import value as crc32c
 from numpy.typing import NDArray
-from tests.stores import MadeStore, sealed_store
+from tests.stores import MadeStore, all_objects, sealed_store
 
 from softcask.pipeline.exchange import export as export_module
 from softcask.pipeline.exchange.destination import MANIFEST, writing
@@ -266,3 +266,17 @@ def test_nothing_stands_before_the_block_ends(tmp_path: Path) -> None:
         to.complete(to.next_file(), 1)
         assert not (tmp_path / "out.parquet").exists()
     assert (tmp_path / "out.parquet").read_bytes() == b"data"
+
+
+@pytest.mark.parametrize("place", ["x.parquet", "teachers/alpha/x", "new/folder/x.parquet", ""])
+def test_no_export_goes_into_a_store(made: MadeStore, place: str) -> None:
+    before = all_objects(made.objects)
+    with pytest.raises(ExchangeError, match="lies in the store at .*cask, in which"):
+        export(targets_of(made), f"{made.objects.uri}/{place}".rstrip("/"), overwrite=True)
+    assert all_objects(made.objects) == before
+
+
+def test_no_export_goes_into_a_store_elsewhere(made: MadeStore) -> None:
+    fsspec.filesystem("memory").pipe_file("/bucket/cask/softcask.json", b"{}")
+    with pytest.raises(ExchangeError, match="lies in the store at /bucket/cask"):
+        export(targets_of(made), "memory://bucket/cask/some/targets")

@@ -97,8 +97,12 @@ def test_a_plan_tells_of_every_codec_and_of_the_choice_and_writes_nothing(tmp_pa
     assert [trial["codec"] for trial in found.trials] == ["dense16", "dense8", "topk k=5"]
     assert found.trials[0]["row_bytes"] == 14 and found.trials[0]["kl"]["1"]["max"] < 1e-6
     assert found.reason.startswith("dense8")
+    assert (found.codec, found.chosen, found.unmet) == ("dense8", "dense8", False)
     impossible = plan(config_with(tmp_path, {"max_kl": 1e-15}), trials=True).teachers["a"]
     assert "no codec keeps the logits" in impossible.reason
+    assert (impossible.codec, impossible.chosen, impossible.unmet) == ("", "", True)
+    named = plan(config_with(tmp_path, {"name": "dense8", "max_kl": 1e-15}), trials=True).teachers["a"]
+    assert named.unmet and len(named.trials) == 3
     assert not (tmp_path / "cask").exists()
 
 

@@ -13,6 +13,8 @@ from tests import toy_models
 from tests.stores import Killed, flip
 from tests.worlds import identities_of, objects_of, run_config, sections, teacher, write_rows
 
+from softcask.pipeline.codec_choice.request import CodecRequest
+from softcask.pipeline.derive import reencode
 from softcask.pipeline.precompute import repair as module
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.driver import precompute
@@ -21,8 +23,8 @@ from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.drops import drop, plan_drop
 from softcask.pipeline.store.care.verify import verify
 from softcask.pipeline.store.reading.reader import open_store
-from softcask.storage_schemas import keys
-from softcask.storage_schemas.errors import StoreAccess
+from softcask.storage_schemas import keys, tables
+from softcask.storage_schemas.errors import StoreAccess, StoreError
 
 ROWS = 100  # units of 32 rows: three and a short one
 UNIT = "s0000-v0000-00000001"
@@ -185,7 +187,9 @@ def test_damage_all_over_is_mended_at_once(folder: Path) -> None:
         spoil(folder, key)
     (table,) = (path for path in cask(folder).glob("catalog/00000001/commits-*.parquet"))
     table.unlink()
-    report = repair(run_config(folder))
+    with pytest.raises(StoreError, match=r"Units that stand: 4 of 'a', 4 of 'b'.*--forget-drops"):
+        repair(run_config(folder))
+    report = repair(run_config(folder), forget_drops=True)
     assert report.left == ()
     assert sound(folder) and logits_are_right(folder)
     assert report.aside == (keys.source_facts("s0000"),)
@@ -291,3 +295,53 @@ def test_killed_anywhere_it_can_be_run_again(
         shutil.copytree(tmp_path / "spoilt", cask(folder))
     assert step > 10
     assert sound(folder)
+
+
+def test_a_catalog_that_is_gone_is_not_made_again_unasked(folder: Path) -> None:
+    """What was dropped would come back."""
+    objects = StoreObjects.at(str(cask(folder)))
+    drop(objects, plan_drop(objects, teachers=["b"]))
+    shutil.rmtree(cask(folder) / "catalog")
+    before = identities_of(cask(folder))
+    with pytest.raises(StoreError, match="nothing says what was dropped"):
+        repair(run_config(folder))
+    assert "nothing says what was dropped" in repair(run_config(folder), check=True).forgotten
+    assert identities_of(cask(folder)) == before
+    assert repair(run_config(folder), forget_drops=True).left == ()
+    assert sorted(open_store(objects.uri).teachers) == ["a", "b"]
+    assert repair(run_config(folder)).forgotten == ""
+
+
+@pytest.mark.parametrize("key", ["teacher.json", "probe.parquet"])
+def test_documents_of_an_entry_that_no_run_names_are_made_again(folder: Path, key: str) -> None:
+    reencode(str(cask(folder)), teacher="a", into="a8", request=CodecRequest(name="dense8"))
+    standing = objects_of(cask(folder))
+    for how in ("flip", "remove"):
+        spoil(folder, f"teachers/a8/{key}", how)
+        assert repair(run_config(folder)).left == ()
+        assert objects_of(cask(folder)) == standing
+
+
+def test_probe_rows_of_an_entry_made_before_its_manifest_stood_there_too(folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as before:
+        before.setattr("softcask.pipeline.pinning.probe_of_entry", lambda _: tables.PROBE.empty_table())
+        reencode(str(cask(folder)), teacher="a", into="a8", request=CodecRequest(name="dense8"))
+    standing = objects_of(cask(folder))
+    spoil(folder, "teachers/a8/probe.parquet", "remove")
+    assert repair(run_config(folder)).left == ()
+    assert objects_of(cask(folder)) == standing
+    spoil(folder, "teachers/a8/teacher.json")
+    assert [each.action for each in repair(run_config(folder)).left] == ["none"]
+
+
+def test_nothing_is_touched_before_a_codecs_array_is_back(folder: Path) -> None:
+    request = CodecRequest(name="lowrank", max_bytes=32)
+    reencode(str(cask(folder)), teacher="a", into="low", request=request)
+    (array,) = (cask(folder) / "teachers" / "low" / "codec").glob("basis-*.npy")
+    array.unlink()
+    spoil(folder, keys.stats_part("b", "s0000", 0, 0))
+    before = identities_of(cask(folder))
+    report = repair(run_config(folder))
+    told = {each.problem.key: each.advice for each in report.left}
+    assert "put it back from a copy" in told[f"teachers/low/codec/{array.name}"]
+    assert identities_of(cask(folder)) == before
