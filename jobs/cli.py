@@ -24,6 +24,7 @@ from softcask.jobs import (
     gc,
     import_,
     inspect,
+    ledger,
     migrate,
     plan,
     precompute,
@@ -85,6 +86,7 @@ app.command("import", epilog=import_.EXAMPLES)(import_.import_)
 app.command(epilog=reencode.EXAMPLES)(reencode.reencode)
 app.command(epilog=combine.EXAMPLES)(combine.combine)
 app.command(epilog=train.EXAMPLES)(train.train)
+app.command(epilog=ledger.EXAMPLES)(ledger.ledger)
 app.command(epilog=submit.EXAMPLES)(submit.submit)
 app.add_typer(cluster_jobs.app)
 

@@ -185,22 +185,27 @@ class RunClaim(Manifest):
 
 
 class TeacherReuse(Part):
-    """What a student used of one teacher.
+    """What a student used of one teacher's passes.
 
     Attributes:
         teacher: Its name in the store.
-        fingerprint: Digest of what that name is pinned to.
+        fingerprint: Digest of what identifies it.
         rows: Rows an epoch.
         seconds_a_row: Device-seconds that its pass over a row took, as the store's runs say; None where they
             do not (logits that were imported, a store of which `runs/` was removed).
-        sources: Teachers whose passes those are: itself, or what an entry was made from.
+        through: Entries of the store that were read and stand for it: its own, or those made from it.
     """
 
     teacher: Name
     fingerprint: str
     rows: Count
     seconds_a_row: Seconds | None
-    sources: tuple[str, ...]
+    through: tuple[str, ...]
+
+    @property
+    def saved_seconds(self) -> float | None:
+        """Device-seconds of one pass over the rows."""
+        return None if self.seconds_a_row is None else self.seconds_a_row * self.rows
 
 
 class StudentSavings(Manifest):

@@ -6,10 +6,11 @@ nothing of where it runs.
 
 from __future__ import annotations
 
+import platform
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from softcask.pipeline.factories import add_to_path
 from softcask.pipeline.label.reading import UnitReader
@@ -21,9 +22,10 @@ from softcask.pipeline.plan import Task
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.codecs import load_codec
 from softcask.pipeline.store.receipts import commit_row
-from softcask.pipeline.store.writing.commit import commit_encoded
+from softcask.pipeline.store.writing.commit import commit_once
 from softcask.pipeline.store.writing.encoding import EncodedUnit, drift
 from softcask.pipeline.teachers.base import Teacher
+from softcask.pipeline.teachers.conditions import conditions_of
 from softcask.pipeline.transfer_sets.base import TransferSet
 
 if TYPE_CHECKING:
@@ -59,6 +61,9 @@ class Labeller:
             codecs={name: load_codec(self._objects, known) for name, known in self._manifests.items()},
             closed=self._closed,
         )
+
+        self._node = platform.node()
+        self._conditions = self._forwarder.submit(self._look_at_conditions).result()
 
     def submit(self, task: Task) -> Future[TaskReport]:
         """Start a task; its report comes when all its units are committed.
@@ -109,24 +114,33 @@ class Labeller:
                 drift(unit.fidelity, self._manifests[name].expected_fidelity, f"{name} on {work.task.unit}")
                 for name, unit in encoded.items()
             ]
-            commits = {
-                name: commit_encoded(self._objects, self._manifests[name], work.rows, unit)
+            made = {
+                name: commit_once(self._objects, self._manifests[name], work.rows, unit)
                 for name, unit in encoded.items()
             }
-            rows = {name: commit.rows for name, commit in commits.items()}
+            ours = {name: commit for name, (commit, mine) in made.items() if mine}
+            commits = [commit for commit, _ in made.values()]
             work.seconds["write"] = time.perf_counter() - started
             done.set_result(
                 TaskReport(
                     task=work.task,
-                    rows=rows,
+                    rows={name: commit.rows for name, commit in ours.items()},
                     seconds=dict(work.seconds),
                     device=self._device(),
+                    node=self._node,
+                    bytes=sum(record.size for commit in ours.values() for record in commit.objects),
+                    repeated=tuple(name for name in made if name not in ours),
+                    conditions=self._conditions,
                     warnings=tuple(line for line in told if line),
-                    commits=tuple(commit_row(commit) for commit in (*work.standing, *commits.values())),
+                    commits=tuple(commit_row(commit) for commit in (*work.standing, *commits)),
                 )
             )
         except BaseException as error:
             done.set_exception(error)
+
+    def _look_at_conditions(self) -> dict[str, dict[str, Any]]:
+        """By the thread that computes: torch keeps some of them by thread."""
+        return {name: conditions_of(teacher) for name, teacher in self._runner.teachers.items()}
 
     def _device(self) -> str:
         devices = {str(getattr(teacher, "device", "cpu")) for teacher in self._runner.teachers.values()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from queue import Queue
 from typing import Any
@@ -27,6 +27,10 @@ class TaskReport:
         rows: Rows that now have logits, by teacher, in units this call committed.
         seconds: Time spent to `read`, in `forward:TEACHER`, to `encode` and to `write`.
         device: Name of the device.
+        node: Name of the machine.
+        bytes: Bytes of the objects that this call wrote.
+        repeated: Teachers whose pass was not needed in the end: another had committed their unit meanwhile.
+        conditions: What each teacher computed under; see `softcask.pipeline.teachers.conditions`.
         warnings: What should be looked at.
         commits: What the catalog is to say of each of the task's units, also of one that another committed.
     """
@@ -35,6 +39,10 @@ class TaskReport:
     rows: dict[str, int]
     seconds: dict[str, float]
     device: str
+    node: str = ""
+    bytes: int = 0
+    repeated: tuple[str, ...] = ()
+    conditions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     commits: tuple[CommitRow, ...] = ()
 

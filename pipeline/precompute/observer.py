@@ -27,6 +27,7 @@ from softcask.pipeline.precompute.results import Progress
 from softcask.pipeline.precompute.turns import OtherDrivers, Turn
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.runs import BEAT_EVERY, this_process
+from softcask.pipeline.teachers.conditions import may_differ
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import SoftcaskError, StoreBusy
 from softcask.storage_schemas.runs import Outcome, RunProgress, RunRecord
@@ -201,7 +202,9 @@ class RunObserver(AbstractContextManager["RunObserver"]):
                 units=dict(totals.units),
                 rows=dict(totals.rows),
                 device_seconds=dict(totals.device_seconds),
+                repeated=dict(totals.repeated),
                 stage_seconds=dict(totals.stage_seconds),
+                bytes=totals.bytes,
                 rows_per_second=rate,
                 busy=forward / state.workers if state.workers else 0.0,
                 seconds_left=left / rate if rate else None,
@@ -267,11 +270,15 @@ class RunObserver(AbstractContextManager["RunObserver"]):
             devices=tuple(sorted(totals.devices)),
             outcome=outcome,
             error=self._error,
+            bytes=totals.bytes,
             failed=sum(each.task is not None for each in totals.failures),
             given_up=failed_units(totals.failures),
             retries=self._executor.state().retries,
+            repeated=dict(totals.repeated),
             trials=dict(totals.trials),
             gpus=totals.gpus,
+            conditions={name: tuple(found) for name, found in totals.conditions.items()},
+            may_differ={name: why for name, found in totals.conditions.items() if (why := may_differ(found))},
         )
         self._objects.publish(keys.run_record(self.run), record.to_bytes())
 

@@ -6,12 +6,14 @@ import platform
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from softcask.pipeline.executors.base import Failure
 from softcask.pipeline.label import TaskReport
 
 _VERSIONED = ("softcask", "torch", "numpy", "pyarrow", "ray")
 _MOST_WARNINGS = 1_000
+_MOST_CONDITIONS = 64
 
 
 class Totals:
@@ -28,6 +30,9 @@ class Totals:
         self.units: Counter[str] = Counter()
         self.device_seconds: defaultdict[str, float] = defaultdict(float)
         self.stage_seconds: defaultdict[str, float] = defaultdict(float)
+        self.repeated: defaultdict[str, float] = defaultdict(float)
+        self.conditions: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.bytes = 0
         self.trials: defaultdict[str, float] = defaultdict(float)
         self.devices: set[str] = set()
         self.warnings: list[str] = []
@@ -39,13 +44,20 @@ class Totals:
         self.tasks += 1
         self.rows.update(report.rows)
         self.units.update(report.rows.keys())
+        self.bytes += report.bytes
         self.devices.add(report.device)
+        for teacher, found in report.conditions.items():
+            known = self.conditions[teacher]
+            if found not in known and len(known) < _MOST_CONDITIONS:
+                known.append(dict(found))
         self.warnings += report.warnings[: _MOST_WARNINGS - len(self.warnings)]
         for stage, seconds in report.seconds.items():
             name, _, teacher = stage.partition(":")
             self.stage_seconds[name] += seconds
             if teacher:
                 self.device_seconds[teacher] += self.held(teacher, seconds)
+            if teacher in report.repeated:
+                self.repeated[teacher] += self.held(teacher, seconds)
 
     def held(self, teacher: str, seconds: float) -> float:
         """Device-seconds of a forward pass: of several GPUs or a share of one, times that number."""

@@ -11,7 +11,7 @@ import torch
 
 from softcask.pipeline.factories import add_to_path, call
 from softcask.pipeline.preprocessing import PreprocessingOptions, to_tensor
-from softcask.pipeline.store.reading.reader import open_store
+from softcask.pipeline.store.reading.reader import Store, open_store
 from softcask.pipeline.student.evaluation import Evaluation
 from softcask.pipeline.student.loader import SoftTargetLoader
 from softcask.pipeline.targets.soft_targets import SoftTargets
@@ -39,6 +39,7 @@ class StudentData:
     """What a student is trained and judged on.
 
     Attributes:
+        store: Where they come from.
         loader: Its batches.
         targets: Where soft targets come from.
         evaluation: Labelled test rows, if there are any.
@@ -46,6 +47,7 @@ class StudentData:
         sample_B: Two rows, to try a model on.
     """
 
+    store: Store
     loader: SoftTargetLoader
     targets: SoftTargets
     evaluation: Evaluation | None
@@ -70,6 +72,7 @@ def open_data(config: StudentConfig) -> StudentData:
     )
     tests = config.evaluation.open() if config.evaluation is not None else None
     return StudentData(
+        store=store,
         loader=loader,
         targets=targets,
         evaluation=_evaluation(tests, inputs, len(store.class_names)) if tests is not None else None,

@@ -29,6 +29,7 @@ from softcask.pipeline.student.options import Dtype
 from softcask.pipeline.student.precision import Precision, fastest
 from softcask.pipeline.student.process import Clock, seed_torch, torch_left_as_found
 from softcask.pipeline.student.results import OnProgress, StudentProgress, StudentResult
+from softcask.pipeline.student.savings import SAVINGS, savings_of
 from softcask.pipeline.student.step import StudentStep
 from softcask.storage_schemas.errors import StudentError
 
@@ -47,8 +48,8 @@ def train_student(
 ) -> StudentResult:
     """Train a student from a store, or go on where an interrupted training stood.
 
-    Writes `checkpoint.safetensors` after each epoch, and `model.safetensors` and `result.json` at the end, to
-    `config.output`. Where all epochs are done already, nothing is trained.
+    Writes `checkpoint.safetensors` after each epoch, and `model.safetensors`, `result.json` and
+    `savings.json` at the end, to `config.output`. Where all epochs are done already, nothing is trained.
 
     Args:
         config: What to train; see `softcask.pipeline.student.config.load_student`.
@@ -99,6 +100,8 @@ class _Training:
         state = self._begin()
         if state.epoch == self._epochs and (result := self._earlier_result()) is not None:
             self._tell(self._epochs, f"already trained: all {self._epochs} epochs are in {self._output}")
+            if not (self._output / SAVINGS).exists():
+                self._save_savings()
             return result
         self._clock = Clock(seconds=state.seconds, cpu_seconds=state.cpu_seconds)
         precision = Precision(dtype=state.dtype, device_type=self._device.type)
@@ -108,6 +111,7 @@ class _Training:
         save_model(self._output / MODEL, self._model)
         result = self._result(state)
         save_text(self._output / RESULT, result.to_json())
+        self._save_savings()
         return result
 
     def _begin(self) -> TrainingState:
@@ -216,6 +220,13 @@ class _Training:
             model=str(self._output / MODEL),
         )
 
+    def _save_savings(self) -> None:
+        """What this training reused; of labels alone, nothing."""
+        teachers = () if self._config.loss.needs == "labels" else self._data.targets.teachers
+        rows = len(self._data.loader.rows)
+        found = savings_of(self._data.store, teachers, rows=rows, epochs=self._epochs)
+        save_text(self._output / SAVINGS, found.to_bytes().decode())
+
     def _earlier_result(self) -> StudentResult | None:
         """The result in the output, if it is of this evaluation and its model is there."""
         result = StudentResult.read(self._output / RESULT)
@@ -267,5 +278,5 @@ def _prepare_output(output: Path) -> Path:
 
 
 def _discard(output: Path) -> None:
-    for name in (CHECKPOINT, RESULT, MODEL):
+    for name in (CHECKPOINT, RESULT, SAVINGS, MODEL):
         (output / name).unlink(missing_ok=True)

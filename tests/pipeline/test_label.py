@@ -265,7 +265,7 @@ def test_every_row_is_looked_at_where_the_source_is_not_known_to_be_as_it_was(
 
 
 def test_a_write_that_fails_ends_its_own_unit_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit, failed = labeller.commit_encoded, []
+    commit, failed = labeller.commit_once, []
 
     def fail_once(objects: Any, teacher: Any, rows: Any, logits_RC: Any) -> Any:
         if rows.index == 1 and not failed:
@@ -273,12 +273,31 @@ def test_a_write_that_fails_ends_its_own_unit_alone(world: World, monkeypatch: p
             raise StoreAccess("no space left")
         return commit(objects, teacher, rows, logits_RC)
 
-    monkeypatch.setattr(labeller, "commit_encoded", fail_once)
+    monkeypatch.setattr(labeller, "commit_once", fail_once)
     good, bad, after, again = world.submit(0, 1, 2, 1)
     with pytest.raises(StoreAccess, match="no space left"):
         bad.result(LONG)
     assert [done.result(LONG).task.index for done in (good, after, again)] == [0, 2, 1]
     assert world.committed == [0, 1, 2]
+
+
+def test_a_pass_over_a_unit_that_another_commits_meanwhile_is_said_to_be_repeated(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = labeller.commit_once
+
+    def after_another(*arguments: Any) -> Any:
+        commit(*arguments)
+        return commit(*arguments)
+
+    ours = world.submit(0)[0].result(LONG)
+    monkeypatch.setattr(labeller, "commit_once", after_another)
+    theirs = world.submit(1)[0].result(LONG)
+    assert (ours.rows, ours.repeated) == ({"a": UNIT_ROWS}, ())
+    assert (theirs.rows, theirs.repeated, theirs.bytes) == ({}, ("a",), 0)
+    assert ours.bytes > 0
+    assert theirs.seconds["forward:a"] > 0, "which was spent all the same"
+    assert world.committed == [0, 1]
 
 
 def test_closing_gives_up_at_the_next_batch_and_resolves_every_report(world: World) -> None:
@@ -304,7 +323,7 @@ def test_closing_gives_up_at_the_next_batch_and_resolves_every_report(world: Wor
 def test_closing_still_commits_a_unit_that_is_being_written(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit, writing, forwarding = labeller.commit_encoded, threading.Event(), threading.Event()
+    commit, writing, forwarding = labeller.commit_once, threading.Event(), threading.Event()
 
     def hold_write(*arguments: Any) -> Any:
         writing.set()
@@ -316,7 +335,7 @@ def test_closing_still_commits_a_unit_that_is_being_written(
             forwarding.set()
             assert world.labeller._closed.wait(LONG)
 
-    monkeypatch.setattr(labeller, "commit_encoded", hold_write)
+    monkeypatch.setattr(labeller, "commit_once", hold_write)
     world.teacher.on_batch = hold_unit_1
     first, second = world.submit(0, 1)
     wait(writing)

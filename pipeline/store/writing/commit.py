@@ -54,10 +54,17 @@ def commit_unit(
 def commit_encoded(
     objects: StoreObjects, teacher: TeacherManifest, rows: UnitRows, encoded: EncodedUnit
 ) -> UnitCommit:
+    """The receipt of a unit, once it is committed by whomever; see `commit_once`."""
+    return commit_once(objects, teacher, rows, encoded)[0]
+
+
+def commit_once(
+    objects: StoreObjects, teacher: TeacherManifest, rows: UnitRows, encoded: EncodedUnit
+) -> tuple[UnitCommit, bool]:
     """Publish the columns of a unit's readable rows, and write the receipt.
 
     Returns:
-        The receipt in the store: this call's, or the one that another writer got there first with.
+        The receipt in the store, and whether it is this call's: another writer may have got there first.
 
     Raises:
         ManifestMismatch: The teacher's name was pinned to something else meanwhile.
@@ -70,7 +77,7 @@ def commit_encoded(
         standing = read_commit(objects, teacher, rows.unit)
         if standing is not None and _stand(objects, standing.objects):
             _refuse_if_pinned_anew(objects, teacher)
-            return standing
+            return standing, False
         receipt, fresh = _publish_objects(objects, teacher, rows, encoded)
         # Names that were taken may have been mended, by several writers at once. Each goes on until the
         # receipt that stands describes the objects that stand, whoever put them there.
@@ -80,7 +87,7 @@ def commit_encoded(
         standing = _put_receipt(objects, teacher, receipt)
         _take_back_if_pinned_anew(objects, teacher, rows.unit)
         if fresh or _stand(objects, standing.objects):
-            return standing
+            return standing, standing is receipt
     raise CorruptObject(
         f"unit {rows.unit} of teacher {teacher.name!r}: {objects.uri} did not give back in {_ROUNDS} "
         "attempts the bytes that were written to it. Look at the disk or the filesystem, then run again."

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import torch
 from tests.worlds import run_config, teacher, write_rows
 
 from softcask.pipeline.precompute.driver import precompute
@@ -36,6 +37,26 @@ def test_a_run_that_ended_well_has_said_so_and_its_last_word_agrees_with_its_rec
     assert run.progress.device_seconds == run.record.device_seconds
     assert run.progress.process == this_process()
     assert set(run.record.stage_seconds) == {"read", "encode", "write"}
+    written = [
+        *tmp_path.glob("cask/teachers/*/logits/**/c/**/*"),
+        *tmp_path.glob("cask/teachers/*/stats/**/*"),
+    ]
+    size = sum(path.stat().st_size for path in written if path.is_file())
+    assert run.record.bytes == run.progress.bytes == size
+
+
+def test_a_record_says_under_what_was_computed_and_that_nothing_of_it_lets_bits_differ(
+    tmp_path: Path,
+) -> None:
+    write_rows(tmp_path)
+    precompute(run_config(tmp_path, teacher("a", num_cpus=1)))
+    (run,) = runs_of(tmp_path)
+    assert run.record is not None
+    (found,) = run.record.conditions["a"]
+    assert found["torch"] == torch.__version__
+    assert (found["device"], found["threads"], found["deterministic"]) == ("cpu", 1, False)
+    assert found["cpu"]
+    assert run.record.may_differ == {}
 
 
 def test_a_run_at_work_can_be_seen_in_the_store(tmp_path: Path) -> None:
@@ -142,6 +163,9 @@ def test_two_drivers_that_cooperate_lose_nothing(tmp_path: Path) -> None:
     first = precompute(config, watch=second)
     assert first.teachers["a"].rows == 230
     assert begun[0] <= 230 - 32  # what the first had done before was not done again
+    records = [run.record for run in runs_of(tmp_path) if run.record is not None]
+    assert sum(record.rows["a"] for record in records) == 230
+    assert sum(record.units["a"] for record in records) == 8
 
 
 def said(objects: StoreObjects) -> list[RunProgress]:
