@@ -21,14 +21,15 @@ from softcask.storage_schemas.errors import UnknownKind
 T = TypeVar("T")
 
 
-def _resolve(path: str, info: ValidationInfo) -> str:
+def resolve_path(path: str, info: ValidationInfo) -> str:
+    """A local path, absolute where the config's folder is known; a URL as it is."""
     base = (info.context or {}).get("base")
     if base is None or "://" in path or "::" in path:
         return path
     return str(Path(base, Path(path).expanduser()).absolute())
 
 
-ResolvedPath = Annotated[str, AfterValidator(_resolve)]
+ResolvedPath = Annotated[str, AfterValidator(resolve_path)]
 """A local path, absolute once validated (relative to the config's own folder), or an fsspec URL."""
 
 

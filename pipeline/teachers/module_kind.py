@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import model_validator
 
 from softcask.pipeline.teachers.base import TeacherOptions
-from softcask.pipeline.teachers.outputs import ClassMap, check_class_map, kept_outputs
+from softcask.pipeline.teachers.outputs import ClassMap, check_class_map, kept_outputs, names_outputs
 from softcask.storage_schemas.errors import ConfigError, TeacherError, WeightsError
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from softcask.pipeline.teachers.preparation import Preparation
     from softcask.pipeline.teachers.torch_teacher import TorchTeacher
+
+COUNTED = frozenset({"kind", "dtype", "class_map", "code_version"})
+"""Options of every such kind that logits depend on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +75,8 @@ class ModuleTeacherOptions(TeacherOptions):
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(0)
                 built = self._build()
-            kept = kept_outputs(self.class_map, self.output_names())
+            names = self.output_names() if names_outputs(self.class_map) else None
+            kept = kept_outputs(self.class_map, names)
         except (WeightsError, TeacherError, ConfigError) as error:
             raise TeacherError(f"teacher {self.name!r}: {error}") from error
         return TorchTeacher(

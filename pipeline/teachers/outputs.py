@@ -35,6 +35,11 @@ def check_class_map(class_map: ClassMap | None) -> None:
         raise ConfigError(f"class_map names an output twice: {list(class_map)}")
 
 
+def names_outputs(class_map: ClassMap | None) -> bool:
+    """Whether the names of the model's outputs are needed to tell which are kept."""
+    return isinstance(class_map, tuple) and isinstance(class_map[0], str)
+
+
 def kept_outputs(class_map: ClassMap | None, names: OutputNames | None) -> tuple[int, ...] | None:
     """Numbers of the outputs to keep, in the order of the store's classes; None: all as they come.
 
@@ -80,6 +85,12 @@ def shown_names(names: OutputNames) -> tuple[str, ...]:
 def with_short_names(names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """ImageNet's classes are named by lists of synonyms, "tench, Tinca tinca": each finds its class, too."""
     return tuple((name, *(name.split(", ") if ", " in name else ())) for name in names)
+
+
+def near(name: str, names: Sequence[str]) -> str:
+    """What to add to a message about a name that is none of these."""
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or list(names[:3])
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def _positions(names: OutputNames) -> Mapping[str, Sequence[int]]:

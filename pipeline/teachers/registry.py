@@ -8,5 +8,11 @@ from softcask.pipeline.teachers.base import TeacherOptions
 TEACHERS: Registry[type[TeacherOptions]] = Registry(
     part="teacher",
     group="softcask.teachers",
-    builtin={"torch": "softcask.pipeline.teachers.torch_kind:TorchTeacherOptions"},
+    builtin={
+        "onnx": "softcask.pipeline.teachers.onnx_kind:OnnxTeacherOptions",
+        "timm": "softcask.pipeline.teachers.timm_kind:TimmTeacherOptions",
+        "torch": "softcask.pipeline.teachers.torch_kind:TorchTeacherOptions",
+        "torchvision": "softcask.pipeline.teachers.torchvision_kind:TorchvisionTeacherOptions",
+        "transformers": "softcask.pipeline.teachers.transformers_kind:TransformersTeacherOptions",
+    },
 )

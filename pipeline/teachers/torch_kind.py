@@ -14,11 +14,11 @@ from pydantic import Field
 from softcask.pipeline.factories import FactoryTarget, call, find_source
 from softcask.pipeline.parts import ResolvedPath
 from softcask.pipeline.preprocessing import PreprocessingOptions
-from softcask.pipeline.teachers.module_kind import Built, ModuleTeacherOptions
+from softcask.pipeline.teachers.module_kind import COUNTED, Built, ModuleTeacherOptions
 from softcask.pipeline.weights import file_digest, load_into
 from softcask.storage_schemas.errors import TeacherError, WeightsError
 
-_COUNTED = {"kind", "factory", "kwargs", "preprocessing", "dtype", "class_map", "code_version"}
+_COUNTED = COUNTED | {"factory", "kwargs", "preprocessing"}
 
 
 class TorchTeacherOptions(ModuleTeacherOptions):

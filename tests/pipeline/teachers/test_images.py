@@ -70,7 +70,7 @@ def test_resizing_and_cropping_are_within_a_level_or_two_of_pils(
     off = np.abs(got - expected)
     assert off.mean() < 0.25
     if how == "nearest" and (height, width) == (9, 30):  # one column lies between two pixels
-        off = np.delete(off, np.flatnonzero(off.max(axis=(0, 1, 2))), axis=3)
+        off = np.delete(off, np.flatnonzero(off.max(axis=(0, 1, 2)) > 0.5), axis=3)
         assert off.shape[3] == 23
     assert off.max() < most + 0.01
 
