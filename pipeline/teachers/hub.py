@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,32 +41,39 @@ a folder.
 """
 
 
+Missing = Callable[[Path], Sequence[str]]
+"""What a folder lacks to be a whole model, in words; empty where it lacks nothing."""
+
+
+def lacking(*names: str) -> Missing:
+    """Missed are those of these files that are not there."""
+    return lambda folder: [name for name in names if not (folder / name).is_file()]
+
+
 def model_folder(
-    model: str, *, needed: Sequence[str], wanted: Sequence[str], revision: str | None, offline: bool
+    model: str, *, files: Sequence[str], missing: Missing, revision: str | None, offline: bool
 ) -> Path:
     """The folder on this machine that holds a model's files.
 
     Args:
         model: A folder or a name on the Hub.
-        needed: Patterns of file names, each of which at least one file must match.
-        wanted: Patterns of more that are fetched where they exist.
+        files: Patterns of the files that are fetched where they exist.
+        missing: What is asked of a folder.
         revision: On the Hub; None is its main branch.
         offline: Whether to look into the Hub's cache alone.
 
     Raises:
         TeacherError: It cannot be had; says what was looked for, where, and what to do.
     """
-    if _PATH.match(model):
-        folder = Path(model).expanduser()
-        if not folder.is_dir():
-            raise TeacherError(f"model {model}: there is no such folder")
-        if missing := _missing(folder, needed):
-            there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-            raise TeacherError(
-                f"model {model}: no {' and no '.join(missing)} in that folder, which has {there}"
-            )
-        return folder
-    return _from_hub(model, needed, [*needed, *wanted], revision, offline)
+    if not _PATH.match(model):
+        return _from_hub(model, files, missing, revision, offline)
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        raise TeacherError(f"model {model}: there is no such folder")
+    if lacks := missing(folder):
+        there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        raise TeacherError(f"model {model}: no {' and no '.join(lacks)} in that folder, which has {there}")
+    return folder
 
 
 def file_digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
@@ -90,41 +97,29 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _from_hub(
-    model: str, needed: Sequence[str], patterns: Sequence[str], revision: str | None, offline: bool
+    model: str, files: Sequence[str], missing: Missing, revision: str | None, offline: bool
 ) -> Path:
     hub = required("huggingface_hub", extra="hf")
-    arguments: dict[str, Any] = {"revision": revision, "allow_patterns": list(patterns)}
-    try:
-        cached = Path(hub.snapshot_download(model, local_files_only=True, **arguments))
-        if not _missing(cached, needed):
-            return cached
-    except Exception as error:  # not there, or only in part: one class of errors a version
-        failure: Exception | None = error
-    else:
-        failure = None
-    if not offline:
+    failure: Exception | None = None
+    for alone in (True,) if offline else (True, False):
         try:
-            fetched = Path(hub.snapshot_download(model, **arguments))
-        except Exception as error:  # of the network, of the Hub, of its cache
+            snapshot = hub.snapshot_download(
+                model, revision=revision, allow_patterns=list(files), local_files_only=alone
+            )
+        except Exception as error:  # of the network, of the Hub, of its cache: another class each
             failure = error
-        else:
-            if missing := _missing(fetched, needed):
-                raise TeacherError(
-                    f"model {model!r} of the Hub has no {' and no '.join(missing)}. Weights are read from "
-                    "safetensors alone: convert them, and name the folder that holds them"
-                )
-            return fetched
-    reason = f" ({type(failure).__name__}: {str(failure).partition(chr(10))[0]})" if failure else ""
+            continue
+        lacks = missing(Path(snapshot))
+        if not lacks:
+            return Path(snapshot)
+        failure = FileNotFoundError(f"it has no {' and no '.join(lacks)}")
+    reason = f"{type(failure).__name__}: {str(failure).partition(chr(10))[0]}"
     at = f" at revision {revision!r}" if revision else ""
     raise TeacherError(
-        f"model {model!r}{at} is no folder beside the run file, not whole in the Hub's cache "
-        f"{hub.constants.HF_HUB_CACHE}, and "
-        + ("may not be fetched (local_files_only)" if offline else "could not be fetched")
-        + f"{reason}. Where there is a network, run `hf download {model}` (a private or gated model needs a "
-        "token, HF_TOKEN in the environment); then bring that cache here (HF_HOME says where it lies), or "
-        "name a folder that holds the files"
+        f"model {model!r}{at} is no folder beside the run file, "
+        f"not whole in the Hub's cache {hub.constants.HF_HUB_CACHE}, and "
+        f"{'may not be fetched (local_files_only)' if offline else 'could not be fetched'} ({reason}). Where "
+        f"there is a network, run `hf download {model}` (a private or gated one needs a token, HF_TOKEN in "
+        "the environment); then bring that cache here (HF_HOME says where it lies), or name a folder that "
+        "holds the files. Weights are read from safetensors alone"
     )
-
-
-def _missing(folder: Path, needed: Sequence[str]) -> list[str]:
-    return [pattern for pattern in needed if not any(folder.glob(pattern))]

@@ -106,35 +106,14 @@ class ImagePreparation:
                 f"rows are {inputs_B.dtype}, expected bytes (uint8). Say what to multiply them by, before "
                 "mean and std, to bring them to 0..1: images = { scale = 1.0 } if they are there already"
             )
-        self._channel_axis(inputs_B.shape[1:])
+        channel_axis(inputs_B.shape[1:], self.channels, self.layout)
         return batch_B
 
     def on_device(self, staged_B: Any) -> torch.Tensor:
         """Images `[B, channels, *size]`, float32."""
-        images_BCHW = self._fitted(self._channels_first(staged_B))
+        images_BCHW = self._fitted(channels_first(staged_B, self.channels, self.layout))
         factor = 1 / 255 if self.scale is None else self.scale
         return PreprocessingOptions(scale=factor, mean=self.mean, std=self.std).apply(images_BCHW)
-
-    def _channel_axis(self, row: Sequence[int]) -> int | None:
-        """Where in a row's shape its channels are; None for grey rows without such an axis."""
-        if len(row) == 2 and self.layout == "auto":
-            return None
-        ends = {"hwc": (-1,), "chw": (0,), "auto": (-1, 0)}[self.layout]
-        found = [end for end in ends if len(row) == 3 and row[end] in (1, self.channels)]
-        if len(found) != 1:
-            problem = "can be read both ways, say images.layout" if found else "are no images for this model"
-            n = self.channels
-            raise ConfigError(
-                f"rows of shape {list(row)} {problem}; expected [height, width, {n}] (layout 'hwc'), "
-                f"[{n}, height, width] ('chw'), or [height, width] or one channel for grey ones"
-            )
-        return found[0]
-
-    def _channels_first(self, batch_B: torch.Tensor) -> torch.Tensor:
-        axis = self._channel_axis(batch_B.shape[1:])
-        images_BCHW = batch_B.unsqueeze(1) if axis is None else batch_B
-        images_BCHW = images_BCHW.movedim(-1, 1) if axis == -1 else images_BCHW
-        return images_BCHW.expand(-1, self.channels, -1, -1)
 
     def _fitted(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         height, width = images_BCHW.shape[2:]
@@ -151,6 +130,33 @@ class ImagePreparation:
             round((have - want) / 2) for have, want in zip(resized.shape[2:], self.size, strict=True)
         )
         return resized[:, :, top : top + self.size[0], left : left + self.size[1]]
+
+
+def channel_axis(row: Sequence[int], channels: int, layout: Layout) -> int | None:
+    """Where in a row's shape its channels are; None for grey rows without such an axis.
+
+    Raises:
+        ConfigError: Rows of this shape are no images for a model of so many channels, or it could be both.
+    """
+    if len(row) == 2 and layout == "auto":
+        return None
+    ends = {"hwc": (-1,), "chw": (0,), "auto": (-1, 0)}[layout]
+    found = [end for end in ends if len(row) == 3 and row[end] in (1, channels)]
+    if len(found) != 1:
+        problem = "can be read both ways, say images.layout" if found else "are no images for this model"
+        raise ConfigError(
+            f"rows of shape {list(row)} {problem}; expected [height, width, {channels}] (layout 'hwc'), "
+            f"[{channels}, height, width] ('chw'), or [height, width] or one channel for grey ones"
+        )
+    return found[0]
+
+
+def channels_first(batch_B: torch.Tensor, channels: int, layout: Layout) -> torch.Tensor:
+    """Images `[B, channels, height, width]`, a view; grey ones are repeated."""
+    axis = channel_axis(batch_B.shape[1:], channels, layout)
+    images_BCHW = batch_B.unsqueeze(1) if axis is None else batch_B
+    images_BCHW = images_BCHW.movedim(-1, 1) if axis == -1 else images_BCHW
+    return images_BCHW.expand(-1, channels, -1, -1)
 
 
 def _edges(height: int, width: int, resize: int | tuple[int, int]) -> tuple[int, int]:

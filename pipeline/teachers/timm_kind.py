@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from softcask.pipeline.parts import ResolvedPath
-from softcask.pipeline.teachers.hub import file_digests, model_folder, read_json
+from softcask.pipeline.teachers.hub import file_digests, lacking, model_folder, read_json
 from softcask.pipeline.teachers.images import ImageOptions, ImagePreparation
 from softcask.pipeline.teachers.installed import required
 from softcask.pipeline.teachers.module_kind import COUNTED, Built, ModuleTeacherOptions
@@ -117,8 +117,8 @@ class TimmTeacherOptions(ModuleTeacherOptions):
     def _folder(self) -> Path:
         return model_folder(
             self.model.removeprefix(_HUB),
-            needed=_FOLDER,
-            wanted=(),
+            files=_FOLDER,
+            missing=lacking(*_FOLDER),
             revision=self.revision,
             offline=self.local_files_only,
         )
@@ -140,8 +140,8 @@ class TimmTeacherOptions(ModuleTeacherOptions):
             )
         folder = model_folder(
             config["hf_hub_id"],
-            needed=(name,),
-            wanted=(),
+            files=(name,),
+            missing=lacking(name),
             revision=self.revision,
             offline=self.local_files_only,
         )
