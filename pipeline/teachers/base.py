@@ -110,6 +110,10 @@ class TeacherOptions(Options):
         """
         return None
 
+    def recorded(self) -> dict[str, Any]:
+        """JSON-able facts worth keeping beside the fingerprint, which they are no part of."""
+        return {}
+
     def source_digest(self) -> str | None:
         """`sha256:...` of the code behind this teacher, None if not known; no part of the fingerprint."""
         return None
