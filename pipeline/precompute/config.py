@@ -45,19 +45,21 @@ class StoreOptions(Options):
 
 
 class ClassesOptions(Options):
-    """`[classes]`: what the logits are about, either by name or only by number.
+    """`[classes]`: what the logits are about: by name, only by number, or as a teacher's model names them.
 
     Attributes:
         names: A name a class, in the order of the logits.
         count: How many, where they have no names.
+        from_teacher: Name of the teacher whose model names its outputs; they are the classes, in its order.
     """
 
     names: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     count: int | None = Field(default=None, ge=2)
+    from_teacher: str | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names, or "0", "1", ... where there are none."""
+        """The names, or "0", "1", ... where there are none; for `from_teacher` see `classes.with_classes`."""
         return self.names or tuple(str(index) for index in range(self.count or 0))
 
     @field_validator("names")
@@ -72,8 +74,9 @@ class ClassesOptions(Options):
 
     @model_validator(mode="after")
     def _check_either(self) -> Self:
-        if (self.names is None) == (self.count is None):
-            found = "both names and count" if self.names else "neither names nor count"
+        stated = [name for name in ("names", "count", "from_teacher") if getattr(self, name) is not None]
+        if len(stated) != 1:
+            found = "neither names nor count nor from_teacher" if not stated else " and ".join(stated)
             raise ConfigError(f"found {found}, expected one of them")
         return self
 
@@ -110,6 +113,15 @@ class RunConfig(Options):
         if problems:
             raise merged(*problems)
         return teachers
+
+    @model_validator(mode="after")
+    def _check_namer(self) -> Self:
+        names = [teacher.name for teacher in self.teachers]
+        if self.classes.from_teacher not in (None, *names):
+            raise ConfigError(
+                f"classes.from_teacher is {self.classes.from_teacher!r}, expected one of {', '.join(names)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_reach(self) -> Self:

@@ -13,6 +13,7 @@ from softcask.pipeline.executors.registry import executor_from
 from softcask.pipeline.factories import add_to_path
 from softcask.pipeline.label import TaskReport
 from softcask.pipeline.plan import Task, plan_tasks
+from softcask.pipeline.precompute.classes import with_classes
 from softcask.pipeline.precompute.codecs import (
     Settled,
     find_codecs,
@@ -51,6 +52,7 @@ def precompute(
         SoftcaskError: Something cannot be used; what is committed stays, and the same call goes on from
         there.
     """
+    config = with_classes(config)
     objects, executor = StoreObjects.at(config.store.uri), executor_from(config.executor)
     totals = Totals({teacher.name: teacher.num_gpus for teacher in config.teachers if teacher.num_gpus})
     others = config.executor.other_drivers

@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from softcask.pipeline.codec_choice.worker import TrialReport
 from softcask.pipeline.executors.registry import executor_from
 from softcask.pipeline.factories import add_to_path
+from softcask.pipeline.precompute.classes import with_classes
 from softcask.pipeline.precompute.codecs import (
     STATS_BYTES,
     Settled,
@@ -46,6 +47,7 @@ def plan(
     Raises:
         SoftcaskError: The transfer set, the store or a teacher's name in it cannot be used.
     """
+    config = with_classes(config)
     objects, source = StoreObjects.at(config.store.uri), config.transfer_set.open()
     add_to_path(config.python_path)
     check_root(objects, config.classes.class_names)

@@ -135,6 +135,7 @@ def _zarr_columns(config: RunConfig, settled: Mapping[str, Settled]) -> list[Col
 def teacher_manifest(config: RunConfig, teacher: TeacherOptions, settled: Settled) -> TeacherManifest:
     """What a teacher's name is to be pinned to."""
     recorded = {"versions": versions(), "source": teacher.source_digest(), "num_cpus": teacher.num_cpus}
+    recorded |= teacher.recorded()
     return TeacherManifest(
         name=teacher.name,
         kind=teacher.kind,

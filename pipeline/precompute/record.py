@@ -12,6 +12,7 @@ from softcask.pipeline.executors.base import Failure
 from softcask.pipeline.label import TaskReport
 
 _VERSIONED = ("softcask", "torch", "numpy", "pyarrow", "ray")
+_OF_TEACHERS = ("timm", "torchvision", "transformers", "tokenizers", "onnxruntime", "pillow")
 _MOST_WARNINGS = 1_000
 _MOST_CONDITIONS = 64
 
@@ -67,7 +68,7 @@ class Totals:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that logits may depend on."""
     found = {"python": platform.python_version()}
-    for package in _VERSIONED:
+    for package in (*_VERSIONED, *_OF_TEACHERS):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

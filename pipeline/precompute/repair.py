@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from softcask.pipeline.plan import plan_tasks
 from softcask.pipeline.precompute.candidates import Candidates
+from softcask.pipeline.precompute.classes import with_classes
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.driver import precompute
 from softcask.pipeline.precompute.results import Progress
@@ -87,6 +88,7 @@ def repair(
         SoftcaskError: Rows, teachers or the store cannot be used; what was mended stays so, and the same call
             goes on from there.
     """
+    config = with_classes(config)
     watch = watch or Watch()
     objects = StoreObjects.at(config.store.uri)
     report, diagnosis = _look(config, objects, watch)

@@ -148,8 +148,8 @@ def test_what_is_wrong_is_told(tmp_path: Path, overrides: dict[str, Any], told: 
 @pytest.mark.parametrize(
     ("section", "told"),
     [
-        ("", "found neither names nor count, expected one of them"),
-        ("count = 2\nnames = ['a', 'b']", "found both names and count, expected one of them"),
+        ("", "found neither names nor count nor from_teacher, expected one of them"),
+        ("count = 2\nnames = ['a', 'b']", "found names and count, expected one of them"),
         ("count = 1", "greater than or equal to 2"),
         ("names = ['a']", "1 class names, expected at least 2"),
         ("names = ['a', '']", "at least 1 character"),
