@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -124,6 +125,10 @@ def gguf_folder(cache: Path) -> Path:
 def load_model(folder: Path) -> tuple[Any, Any]:
     """Tokenizer and model in float32, from the GGUF file alone."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    sys.path.append(str(Path(__file__).parents[1]))
+    from tests.mended_torchvision import mend
+
+    mend()  # transformers imports torchvision where it is installed, and stops where that stops
     from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF)

@@ -17,9 +17,11 @@ _kept: list[torch.library.Library] = []  # what is declared lasts as long as its
 
 
 def mend() -> None:
-    """Make `import torchvision` work; does nothing where it does already."""
+    """Make `import torchvision` work; does nothing where it does already, or is not installed."""
     try:
         import_module("torchvision")
+    except ModuleNotFoundError:
+        return
     except RuntimeError:
         library = torch.library.Library("torchvision", "DEF")
         for operator in ("nms", "qnms"):

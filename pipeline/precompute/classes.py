@@ -6,8 +6,6 @@ a run does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from softcask.pipeline.precompute.config import ClassesOptions, RunConfig
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.teachers.outputs import BY_NAME, kept_outputs, shown_names
@@ -31,7 +29,7 @@ def with_classes(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"classes": classes, "teachers": teachers})
 
 
-def _names_of(teacher: TeacherOptions) -> Sequence[str]:
+def _names_of(teacher: TeacherOptions) -> tuple[str, ...]:
     try:
         outputs = teacher.output_names()
         if outputs is None:
@@ -40,7 +38,7 @@ def _names_of(teacher: TeacherOptions) -> Sequence[str]:
     except TeacherError as error:
         raise TeacherError(f"teacher {teacher.name!r}: {error}") from error
     names = shown_names(outputs)
-    return names if kept is None else [names[output] for output in kept]
+    return names if kept is None else tuple(names[output] for output in kept)
 
 
 def _by_names(teacher: TeacherOptions, classes: ClassesOptions) -> TeacherOptions:

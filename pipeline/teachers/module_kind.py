@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from softcask.pipeline.teachers.preparation import Preparation
     from softcask.pipeline.teachers.torch_teacher import TorchTeacher
 
-COUNTED = frozenset({"kind", "dtype", "class_map", "code_version"})
+COUNTED = {"kind", "dtype", "class_map", "code_version"}
 """Options of every such kind that logits depend on."""
 
 

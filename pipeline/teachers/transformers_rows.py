@@ -10,7 +10,6 @@ import numpy as np
 
 from softcask.pipeline.preprocessing import to_tensor
 from softcask.pipeline.teachers.images import Layout, channel_axis, channels_first
-from softcask.pipeline.transfer_sets.text import is_text
 from softcask.storage_schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class TokenRows:
         if np.issubdtype(inputs_B.dtype, np.integer) and inputs_B.ndim == 2:
             return self._of_tokens(to_tensor(inputs_B))
         row = inputs_B.shape[1:]
-        if not is_text(inputs_B.dtype) or row not in ((), (2,)):
+        if inputs_B.dtype.kind != "T" or row not in ((), (2,)):
             raise ConfigError(
                 f"rows of shape {list(row)} {inputs_B.dtype} are no text; expected one text a row, two of "
                 "them, or integer numbers of tokens [tokens]"
@@ -53,9 +52,9 @@ class TokenRows:
         )
         return {name: encoded[name] for name in encoded if name in self.tokenizer.model_input_names}
 
-    def on_device(self, staged_B: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-        """The same."""
-        return staged_B
+    def on_device(self, staged_B: Any) -> Mapping[str, torch.Tensor]:
+        """The same; no model writes into its tokens."""
+        return dict(staged_B)
 
     def _of_tokens(self, tokens_BL: torch.Tensor) -> dict[str, torch.Tensor]:
         import torch

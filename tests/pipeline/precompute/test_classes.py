@@ -29,7 +29,7 @@ def model(folder: Path, labels: dict[int, str]) -> dict[str, Any]:
 def run(classes: dict[str, Any], *teachers: dict[str, Any]) -> RunConfig:
     raw = {
         "store": {"uri": "never-made"},
-        "transfer_set": {"kind": "arrays", "path": "rows.npy"},
+        "transfer_set": {"kind": "arrays", "inputs": "rows.npy"},
         "classes": classes,
         "teachers": teachers,
     }
@@ -71,9 +71,7 @@ def test_by_name_becomes_the_names_of_the_run(tmp_path: Path) -> None:
 
 def test_by_name_needs_names(tmp_path: Path) -> None:
     one = model(tmp_path / "one", {0: "cat", 1: "dog"}) | {"class_map": "by_name"}
-    with pytest.raises(
-        ConfigError, match=r"'one': class_map = \"by_name\" goes by the names.*has count alone"
-    ):
+    with pytest.raises(ConfigError, match="'one': class_map = .*has count alone: state names"):
         with_classes(run({"count": 2}, one))
 
 

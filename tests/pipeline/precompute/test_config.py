@@ -93,6 +93,7 @@ name = "First"
 in_flight = 9
 """
     arrays = "inputs, labels, ids, inputs_key, labels_key, ids_key, id_prefix"
+    kinds = "onnx, timm, torch, torchvision, transformers"
     teachers = "names must differ by more than upper and lower case"
     told = problems(tmp_path, text)
     assert told[0].startswith("run.toml:1: stroe: unknown key; did you mean 'store'? known keys: store, ")
@@ -107,9 +108,9 @@ in_flight = 9
         "run.toml:8: transfer_set.max_quarantined: input should be less than or equal to 1, found 2",
         "run.toml:11: classes.names: class name 'a' stands 2 times; expected each once",
         "run.toml:13: teachers[0].factory: field required",
-        "run.toml:18: teachers[1].kind: says no kind of teacher; known kinds: torch",
+        f"run.toml:18: teachers[1].kind: says no kind of teacher; known kinds: {kinds}",
         f"run.toml:19: teachers[1].name: 'first' is taken by teachers[0]; {teachers}",
-        "run.toml:22: teachers[2].kind: unknown teacher kind 'tensorflow'; known kinds: torch",
+        f"run.toml:22: teachers[2].kind: unknown teacher kind 'tensorflow'; known kinds: {kinds}",
         f"run.toml:23: teachers[2].name: 'First' is taken by teachers[0]; {teachers}",
         "run.toml:26: executor.in_flight: input should be less than or equal to 8, found 9",
     ]
@@ -124,8 +125,8 @@ def test_missing_sections_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        ({"transfer_set.kind": "imagenet"}, "unknown transfer set kind 'imagenet'; known kinds: arrays, idx"),
-        ({"transfer_set": "idx"}, "says no kind of transfer set; known kinds: arrays, idx"),
+        ({"transfer_set.kind": "imagenet"}, "unknown transfer set kind 'imagenet'; known kinds: arrays, "),
+        ({"transfer_set": "idx"}, "says no kind of transfer set; known kinds: arrays, "),
         ({"transfer_set.kind": ["idx"]}, "says no kind of transfer set"),
         ({"teachers": []}, "no teacher; expected at least one"),
         ({"teachers": 3}, "input should be a valid tuple, found 3"),

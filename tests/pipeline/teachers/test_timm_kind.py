@@ -21,7 +21,7 @@ from softcask.pipeline.teachers.timm_kind import TimmTeacherOptions
 from softcask.storage_schemas.errors import TeacherError
 
 mend()
-import timm  # noqa: E402
+timm = pytest.importorskip("timm")
 
 NAME = "test_resnet.r160_in1k"
 

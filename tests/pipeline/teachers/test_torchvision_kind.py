@@ -18,7 +18,7 @@ from softcask.pipeline.teachers.torchvision_kind import TorchvisionTeacherOption
 from softcask.storage_schemas.errors import TeacherError
 
 mend()
-import torchvision  # noqa: E402
+torchvision = pytest.importorskip("torchvision")
 
 MODEL = "shufflenet_v2_x0_5"
 WEIGHTS = torchvision.models.ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1

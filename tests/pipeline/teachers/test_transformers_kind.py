@@ -22,8 +22,8 @@ from softcask.storage_schemas.errors import TeacherError
 
 mend()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-import tokenizers  # noqa: E402
-import transformers  # noqa: E402
+pytest.importorskip("torchvision")
+tokenizers, transformers = pytest.importorskip("tokenizers"), pytest.importorskip("transformers")
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "good", "bad", "film", "very", "long", "and", "dull"]
 TEXT = np.dtypes.StringDType()
