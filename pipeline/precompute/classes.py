@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from softcask.pipeline.precompute.config import ClassesOptions, RunConfig
 from softcask.pipeline.teachers.base import TeacherOptions
-from softcask.pipeline.teachers.outputs import BY_NAME, kept_outputs, shown_names
+from softcask.pipeline.teachers.outputs import BY_NAME, kept_outputs, names_outputs, shown_names
 from softcask.storage_schemas.errors import ConfigError, TeacherError
 
 
@@ -17,7 +17,8 @@ def with_classes(config: RunConfig) -> RunConfig:
 
     Raises:
         ConfigError: A class map goes by names, and the run's classes have only numbers.
-        TeacherError: The teacher that is to name the classes does not, or its files cannot be had.
+        TeacherError: The teacher that is to name the classes does not, a class map has a name that no output
+            has, or a model's files cannot be had.
     """
     classes = config.classes
     if classes.from_teacher is not None:
@@ -30,6 +31,7 @@ def with_classes(config: RunConfig) -> RunConfig:
 
 
 def _names_of(teacher: TeacherOptions) -> tuple[str, ...]:
+    """Names of the outputs that a teacher keeps, each once."""
     try:
         outputs = teacher.output_names()
         if outputs is None:
@@ -42,11 +44,18 @@ def _names_of(teacher: TeacherOptions) -> tuple[str, ...]:
 
 
 def _by_names(teacher: TeacherOptions, classes: ClassesOptions) -> TeacherOptions:
-    if getattr(teacher, "class_map", None) != BY_NAME:
-        return teacher
-    if classes.names is None:
-        raise ConfigError(
-            f'teacher {teacher.name!r}: class_map = "by_name" goes by the names of [classes], which '
-            "has count alone: state names, or from_teacher"
-        )
-    return teacher.model_copy(update={"class_map": classes.names})
+    """With the run's names in place of "by_name", once all names are known to be outputs' names."""
+    class_map = getattr(teacher, "class_map", None)
+    if class_map == BY_NAME:
+        if classes.names is None:
+            raise ConfigError(
+                f'teacher {teacher.name!r}: class_map = "by_name" goes by the names of [classes], which '
+                "has count alone: state names, or from_teacher"
+            )
+        teacher, class_map = teacher.model_copy(update={"class_map": classes.names}), classes.names
+    if names_outputs(class_map):  # now rather than by a worker
+        try:
+            kept_outputs(class_map, teacher.output_names())
+        except TeacherError as error:
+            raise TeacherError(f"teacher {teacher.name!r}: {error}") from error
+    return teacher

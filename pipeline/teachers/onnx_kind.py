@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,12 +16,10 @@ from softcask.pipeline.parts import ResolvedPath
 from softcask.pipeline.preprocessing import PreprocessingOptions
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.teachers.installed import required
+from softcask.pipeline.teachers.onnx_teacher import OnnxTeacher, open_session, wants_cuda
 from softcask.pipeline.teachers.outputs import ClassMap, check_class_map, kept_outputs
 from softcask.pipeline.weights import file_digest
 from softcask.storage_schemas.errors import ConfigError, TeacherError, WeightsError
-
-if TYPE_CHECKING:
-    from softcask.pipeline.teachers.onnx_teacher import OnnxTeacher
 
 _COUNTED = {"kind", "output", "preprocessing", "class_map", "code_version"}
 
@@ -58,8 +56,6 @@ class OnnxTeacherOptions(TeacherOptions):
             TeacherError: There is no such model, it has no such input or output, gives probabilities, or its
                 device cannot be used here.
         """
-        from softcask.pipeline.teachers.onnx_teacher import OnnxTeacher, open_session
-
         try:
             kept = kept_outputs(self.class_map, None)
             graph = self._read().graph
@@ -94,12 +90,15 @@ class OnnxTeacherOptions(TeacherOptions):
         return {**self.model_dump(mode="json", include=_COUNTED, exclude_none=True), **digests}
 
     def recorded(self) -> dict[str, Any]:
-        """The operator sets that the model was written for, and what they are to be run by."""
-        model = self._read()
+        """The operator sets that the model was written for, and what it is run by."""
+        try:
+            model = self._read()
+        except TeacherError as error:
+            raise TeacherError(f"teacher {self.name!r}: {error}") from error
         return {
             "opset": {each.domain or "ai.onnx": each.version for each in model.opset_import},
             "producer": f"{model.producer_name} {model.producer_version}".strip(),
-            "on": "CUDA" if self.device.startswith("cuda") or self.num_gpus > 0 else "CPU",
+            "on": "CUDA" if wants_cuda(self.device, self.num_gpus) else "CPU",
         }
 
     def _read(self) -> Any:

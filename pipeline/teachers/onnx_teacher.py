@@ -141,6 +141,11 @@ class OnnxTeacher:
         return result
 
 
+def wants_cuda(device: str, num_gpus: float) -> bool:
+    """Whether a device's name means CUDA, where so many GPUs are asked for."""
+    return device.startswith("cuda") or (device == "auto" and num_gpus > 0)
+
+
 def open_session(model: str, *, device: str, num_cpus: int, num_gpus: float) -> tuple[Any, str]:
     """A session that computes where it is meant to, and the name of that device.
 
@@ -154,15 +159,15 @@ def open_session(model: str, *, device: str, num_cpus: int, num_gpus: float) -> 
         TeacherError: The device cannot be used here, or onnxruntime does not take the model.
     """
     onnxruntime = required("onnxruntime", extra="onnx")
-    on_cuda = device.startswith("cuda") or (device == "auto" and num_gpus > 0)
+    cuda_wanted = wants_cuda(device, num_gpus)
     index = int(device.partition(":")[2] or 0)
     cuda = {"device_id": index, "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": 0}
-    wanted = [("CUDAExecutionProvider", cuda)] if on_cuda else ["CPUExecutionProvider"]
+    wanted = [("CUDAExecutionProvider", cuda)] if cuda_wanted else ["CPUExecutionProvider"]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = num_cpus, 1
     options.use_deterministic_compute = True
     options.log_severity_level = 3
-    possible = not on_cuda or "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    possible = not cuda_wanted or "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     try:
         session = onnxruntime.InferenceSession(model, options, providers=wanted) if possible else None
     except Exception as error:  # onnxruntime's own classes share no base
@@ -171,13 +176,13 @@ def open_session(model: str, *, device: str, num_cpus: int, num_gpus: float) -> 
             f"{str(error).strip()}"
         ) from error
     # Where CUDA cannot be started, onnxruntime goes on without it and only warns.
-    if session is None or (on_cuda and session.get_providers()[0] != "CUDAExecutionProvider"):
+    if session is None or (cuda_wanted and session.get_providers()[0] != "CUDAExecutionProvider"):
         raise TeacherError(
             f"device = {device!r}, num_gpus = {num_gpus:g}: onnxruntime {onnxruntime.__version__} cannot use "
             "CUDA here. Install onnxruntime-gpu in place of onnxruntime, with the CUDA that it wants, or say "
             "device = 'cpu'"
         )
-    return session, f"cuda:{index}" if on_cuda else "cpu"
+    return session, f"cuda:{index}" if cuda_wanted else "cpu"
 
 
 def _only_input(there: Sequence[Any]) -> Any:

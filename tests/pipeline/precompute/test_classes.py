@@ -69,6 +69,13 @@ def test_by_name_becomes_the_names_of_the_run(tmp_path: Path) -> None:
         assert with_classes(config) is config
 
 
+@pytest.mark.parametrize("class_map", ["by_name", ["cat", "dog", "eel"]])
+def test_a_name_that_no_output_has_is_refused_before_anything_is_done(class_map: Any, tmp_path: Path) -> None:
+    one = model(tmp_path / "one", {0: "cat", 1: "dog", 2: "emu"}) | {"class_map": class_map}
+    with pytest.raises(TeacherError, match="teacher 'one': 1 of 3 classes are no output of the model: 'eel'"):
+        with_classes(run({"names": ["cat", "dog", "eel"]}, one))
+
+
 def test_by_name_needs_names(tmp_path: Path) -> None:
     one = model(tmp_path / "one", {0: "cat", 1: "dog"}) | {"class_map": "by_name"}
     with pytest.raises(ConfigError, match="'one': class_map = .*has count alone: state names"):

@@ -68,11 +68,10 @@ def test_resizing_and_cropping_are_within_a_level_or_two_of_pils(
     mode = Image.Resampling[how.upper()]
     expected = np.stack([by_pil(row, 28, 24, mode) for row in rows]).transpose(0, 3, 1, 2)
     off = np.abs(got - expected)
-    assert off.mean() < 0.25
     if how == "nearest" and (height, width) == (9, 30):  # one column lies between two pixels
         off = np.delete(off, np.flatnonzero(off.max(axis=(0, 1, 2)) > 0.5), axis=3)
         assert off.shape[3] == 23
-    assert off.max() < most + 0.01
+    assert off.max() < most + 0.01 and off.mean() < 0.25
 
 
 def test_height_and_width_may_be_stated_apart_without_keeping_the_ratio() -> None:

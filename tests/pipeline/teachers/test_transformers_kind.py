@@ -325,10 +325,10 @@ def test_rows_of_the_other_kind_are_the_teachers_error(task: str, tmp_path: Path
 
 
 def test_a_model_for_another_task_is_refused(tmp_path: Path) -> None:
-    for model, task in (
-        (saved_image_model(tmp_path), "sequence-classification"),
-        (saved_text_model(tmp_path), "image-classification"),
-    ):
+    image, text = saved_image_model(tmp_path), saved_text_model(tmp_path)
+    tokenizer().save_pretrained(image)
+    transformers.ViTImageProcessor().save_pretrained(text)
+    for model, task in ((image, "sequence-classification"), (text, "image-classification")):
         with pytest.raises(TeacherError, match=f"'hf-a': model .* cannot load it for {task}: ValueError"):
             teacher(model=model, task=task).load()
 
