@@ -32,6 +32,9 @@ def resolve_path(path: str, info: ValidationInfo) -> str:
 ResolvedPath = Annotated[str, AfterValidator(resolve_path)]
 """A local path, absolute once validated (relative to the config's own folder), or an fsspec URL."""
 
+MAY_BE_PATH = object()
+"""Marks a field that holds a path where it is absolute once validated, and may hold another name instead."""
+
 
 class Options(BaseModel):
     """Base of every section of a config: frozen, and an unknown key is an error that lists the known ones."""

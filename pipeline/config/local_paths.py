@@ -1,6 +1,7 @@
 """Which paths of this machine a validated config names, and where: by that is found what travels with it.
 
-A field tells by its type: every path in a config is a `ResolvedPath`, in options of third parties too.
+A field tells by its type: every path in a config is a `ResolvedPath`, or is marked with `MAY_BE_PATH`, in
+options of third parties too.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 from softcask.pipeline.config.places import Place
-from softcask.pipeline.parts import Options, ResolvedPath
+from softcask.pipeline.parts import MAY_BE_PATH, Options, ResolvedPath
 
 _FILE_URLS = ("file://", "local://")
 
@@ -51,11 +52,11 @@ def _paths(value: Any, hint: Any, place: Place) -> Iterator[tuple[Place, Path]]:
 
 def _is_path(hint: Any) -> bool:
     if isinstance(hint, tuple):  # a field as pydantic keeps it: its type, then what an Annotated added
-        return _RESOLVER in hint[1:] or _is_path(hint[0])
+        return any(mark in _MARKS for mark in hint[1:]) or _is_path(hint[0])
     if get_origin(hint) is Annotated:
         inner, *marks = get_args(hint)
-        return _RESOLVER in marks or _is_path(inner)
+        return any(mark in _MARKS for mark in marks) or _is_path(inner)
     return any(_is_path(inner) for inner in get_args(hint))
 
 
-_RESOLVER = get_args(ResolvedPath)[1]
+_MARKS = [get_args(ResolvedPath)[1], MAY_BE_PATH]

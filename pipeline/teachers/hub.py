@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ValidationInfo
 
+from softcask.pipeline.parts import MAY_BE_PATH
 from softcask.pipeline.teachers.installed import required
 from softcask.pipeline.weights import file_digest
 from softcask.storage_schemas.errors import ConfigError, TeacherError
@@ -33,7 +34,7 @@ def _placed(model: str, info: ValidationInfo) -> str:
     return model
 
 
-ModelPlace = Annotated[str, AfterValidator(_placed)]
+ModelPlace = Annotated[str, AfterValidator(_placed), MAY_BE_PATH]
 """A folder, absolute once validated (relative to the config's own), or a name on the Hub.
 
 A folder that stands beside the config goes before a name on the Hub, as with transformers; `./name` is always

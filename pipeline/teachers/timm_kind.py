@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from softcask.pipeline.parts import ResolvedPath
+from softcask.pipeline.parts import MAY_BE_PATH, ResolvedPath
 from softcask.pipeline.teachers.hub import file_digests, lacking, model_folder, read_json
 from softcask.pipeline.teachers.images import ImageOptions, ImagePreparation
 from softcask.pipeline.teachers.installed import required
@@ -37,16 +37,18 @@ _INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 def _placed(model: str, info: ValidationInfo) -> str:
     base = (info.context or {}).get("base")
-    if model[:1] not in "./~" or base is None:
+    if base is None or model.startswith(_HUB):
         return model
-    return str(Path(base, Path(model).expanduser()).absolute())
+    path = Path(base, Path(model).expanduser()).absolute()
+    return str(path) if model[:1] in "./~" or (path / "config.json").is_file() else model
 
 
 class TimmTeacherOptions(ModuleTeacherOptions):
     """An image classifier of timm.
 
     Attributes:
-        model: A name of timm's (`resnet50.a1_in1k`), a folder (`./saved`), or `hf-hub:org/name`.
+        model: A name of timm's (`resnet50.a1_in1k`), a folder (`./saved`; `saved`, too, where `config.json` lies
+            in it), or `hf-hub:org/name`.
         pretrained: Whether to take timm's own weights for that name.
         weights: Of a name of timm's: `.safetensors`, or a state dict in `.pt`, `.pth`, `.bin`.
         kwargs: Keyword arguments of `timm.create_model`, such as `num_classes`.
@@ -56,7 +58,7 @@ class TimmTeacherOptions(ModuleTeacherOptions):
     """
 
     kind: Literal["timm"] = "timm"
-    model: Annotated[str, Field(min_length=1), AfterValidator(_placed)]
+    model: Annotated[str, Field(min_length=1), AfterValidator(_placed), MAY_BE_PATH]
     pretrained: bool = False
     weights: ResolvedPath | None = None
     kwargs: dict[str, Any] = Field(default_factory=dict)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from softcask.pipeline.parts import resolve_path
+from softcask.pipeline.parts import MAY_BE_PATH, resolve_path
 from softcask.pipeline.teachers.images import ImageOptions, ImagePreparation
 from softcask.pipeline.teachers.installed import required
 from softcask.pipeline.teachers.module_kind import COUNTED, Built, ModuleTeacherOptions
@@ -48,7 +48,7 @@ class TorchvisionTeacherOptions(ModuleTeacherOptions):
 
     kind: Literal["torchvision"] = "torchvision"
     model: Annotated[str, Field(min_length=1)]
-    weights: Annotated[str, Field(min_length=1), AfterValidator(_placed)]
+    weights: Annotated[str, Field(min_length=1), AfterValidator(_placed), MAY_BE_PATH]
     preprocessing_of: str = "DEFAULT"
     kwargs: dict[str, Any] = Field(default_factory=dict)
     images: ImageOptions = ImageOptions()

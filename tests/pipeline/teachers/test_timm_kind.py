@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from tests.mended_torchvision import mend
 from tests.pipeline.teachers.contract import TeacherContract
 
+from softcask.pipeline.config.local_paths import local_paths
 from softcask.pipeline.teachers.timm_kind import TimmTeacherOptions
 from softcask.storage_schemas.errors import TeacherError
 
@@ -247,9 +248,16 @@ def test_options_that_make_no_sense_are_refused(stated: dict[str, Any], part: st
 
 
 def test_a_folder_is_found_beside_the_run_file(tmp_path: Path) -> None:
-    raw = {"name": "a", "kind": "timm", "model": "./saved"}
-    options = TimmTeacherOptions.model_validate(raw, context={"base": str(tmp_path)})
-    assert options.model == str(tmp_path / "saved")
+    here = {"base": str(tmp_path)}
+    (tmp_path / "resnet50").mkdir()
+    for model, folder in (("./saved", True), ("saved1", True), ("resnet50", False)):
+        saved_folder(tmp_path)
+        raw = {"name": "a", "kind": "timm", "model": model} | ({} if folder else {"pretrained": True})
+        options = TimmTeacherOptions.model_validate(raw, context=here)
+        assert options.model == (str(tmp_path / model) if folder else model)
+    packed = TimmTeacherOptions.model_validate({"name": "a", "model": "saved1"}, context=here)
+    paths = list(local_paths(packed))
+    assert paths == [(("model",), tmp_path / "saved1")], "or `softcask submit` would leave it behind"
 
 
 def test_the_fingerprint_of_a_file_needs_no_timm_and_names_no_place(tmp_path: Path) -> None:
