@@ -47,7 +47,7 @@ class TimmTeacherOptions(ModuleTeacherOptions):
     """An image classifier of timm.
 
     Attributes:
-        model: A name of timm's (`resnet50.a1_in1k`), a folder (`./saved`; `saved`, too, where `config.json` lies
+        model: A name of timm's (`resnet50.a1_in1k`), a folder (`./saved`, or `saved` where `config.json` lies
             in it), or `hf-hub:org/name`.
         pretrained: Whether to take timm's own weights for that name.
         weights: Of a name of timm's: `.safetensors`, or a state dict in `.pt`, `.pth`, `.bin`.
