@@ -42,6 +42,12 @@ def file_digest(path: str) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+def local_size(*paths: str) -> int | None:
+    """Bytes of files, as far as they are on this machine; None where none is."""
+    sizes = [Path(path).stat().st_size for path in paths if Path(path).is_file()]
+    return sum(sizes) if sizes else None
+
+
 def load_state(path: str) -> StateDict:
     """The tensors of a weights file, on the host.
 

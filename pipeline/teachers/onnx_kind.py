@@ -18,7 +18,7 @@ from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.teachers.installed import required
 from softcask.pipeline.teachers.onnx_teacher import OnnxTeacher, open_session, wants_cuda
 from softcask.pipeline.teachers.outputs import ClassMap, check_class_map, kept_outputs
-from softcask.pipeline.weights import file_digest
+from softcask.pipeline.weights import file_digest, local_size
 from softcask.storage_schemas.errors import ConfigError, TeacherError, WeightsError
 
 _COUNTED = {"kind", "output", "preprocessing", "class_map", "code_version"}
@@ -67,6 +67,7 @@ class OnnxTeacherOptions(TeacherOptions):
                 self.name,
                 session,
                 device=device,
+                num_threads=self.num_cpus,
                 output=self.output,
                 preprocessing=self.preprocessing,
                 class_map=kept,
@@ -88,6 +89,14 @@ class OnnxTeacherOptions(TeacherOptions):
         except (WeightsError, TeacherError) as error:
             raise TeacherError(f"teacher {self.name!r}: {error}") from error
         return {**self.model_dump(mode="json", include=_COUNTED, exclude_none=True), **digests}
+
+    def weights_bytes(self) -> int | None:
+        """Size of the model, with the files that it keeps tensors in; None where it cannot be read."""
+        try:
+            beside = set(_files_of(self._read().graph))
+        except TeacherError:
+            return None
+        return local_size(self.model, *(str(Path(self.model).parent / name) for name in beside))
 
     def recorded(self) -> dict[str, Any]:
         """The operator sets that the model was written for, and what it is run by."""

@@ -33,6 +33,7 @@ class OnnxTeacher:
     Attributes:
         name: The teacher's name.
         device: Where it computes: `cpu`, or `cuda:N`.
+        num_threads: Threads on a CPU.
         output: Name of the output that is taken for logits.
     """
 
@@ -42,6 +43,7 @@ class OnnxTeacher:
         session: Any,
         *,
         device: str,
+        num_threads: int,
         output: str | None,
         preprocessing: PreprocessingOptions,
         class_map: Sequence[int] | None,
@@ -53,6 +55,7 @@ class OnnxTeacher:
             name: For messages.
             session: `onnxruntime.InferenceSession`.
             device: Where it computes.
+            num_threads: Threads that the session has on a CPU.
             output: Name of the one that is logits; None: its only one.
             preprocessing: What is done to each batch first.
             class_map: Which outputs to keep, in order; None: all.
@@ -62,7 +65,7 @@ class OnnxTeacher:
             TeacherError: It has several inputs, no such output, several where none is named, or one that
                 is no tensor of numbers.
         """
-        self.name, self.device = name, device
+        self.name, self.device, self.num_threads = name, device, num_threads
         self._session, self._preprocessing, self._state = session, preprocessing, state
         self._class_map = None if class_map is None else np.array(class_map, dtype=np.int64)
         entry = _only_input(session.get_inputs())

@@ -20,7 +20,7 @@ from softcask.pipeline.teachers.images import ImageOptions, ImagePreparation
 from softcask.pipeline.teachers.installed import required
 from softcask.pipeline.teachers.module_kind import COUNTED, Built, ModuleTeacherOptions
 from softcask.pipeline.teachers.outputs import near, with_short_names
-from softcask.pipeline.weights import file_digest, load_into
+from softcask.pipeline.weights import file_digest, load_into, local_size
 from softcask.storage_schemas.errors import ConfigError, TeacherError, WeightsError
 
 if TYPE_CHECKING:
@@ -100,6 +100,15 @@ class TimmTeacherOptions(ModuleTeacherOptions):
             return {**fields, "weights": file_digest(self.weights or str(self._own_weights()))}
         except (TeacherError, WeightsError) as error:
             raise TeacherError(f"teacher {self.name!r}: {error}") from error
+
+    def weights_bytes(self) -> int | None:
+        """Size of the weights' file; None where it cannot be had."""
+        try:
+            folder = self._folder() if self._in_folder else None
+            path = folder / "model.safetensors" if folder else self.weights or self._own_weights()
+        except TeacherError:
+            return None
+        return local_size(str(path))
 
     def output_names(self) -> OutputNames | None:
         """Those in its configuration; ImageNet's where its tag says so and no other classes are asked for."""

@@ -6,7 +6,6 @@ Torch itself is imported by `load` alone, so that a config is validated and fing
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -15,7 +14,7 @@ from softcask.pipeline.factories import FactoryTarget, call, find_source
 from softcask.pipeline.parts import ResolvedPath
 from softcask.pipeline.preprocessing import PreprocessingOptions
 from softcask.pipeline.teachers.module_kind import COUNTED, Built, ModuleTeacherOptions
-from softcask.pipeline.weights import file_digest, load_into
+from softcask.pipeline.weights import file_digest, load_into, local_size
 from softcask.storage_schemas.errors import TeacherError, WeightsError
 
 _COUNTED = COUNTED | {"factory", "kwargs", "preprocessing"}
@@ -67,8 +66,7 @@ class TorchTeacherOptions(ModuleTeacherOptions):
 
     def weights_bytes(self) -> int | None:
         """Size of the weights' file; None where there is none on this machine."""
-        path = Path(self.weights) if self.weights is not None else None
-        return path.stat().st_size if path is not None and path.is_file() else None
+        return local_size(self.weights) if self.weights is not None else None
 
     def source_digest(self) -> str | None:
         """`sha256:...` of the source file that holds the factory; recorded, but not part of the fingerprint.

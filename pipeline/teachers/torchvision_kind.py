@@ -18,7 +18,7 @@ from softcask.pipeline.teachers.images import ImageOptions, ImagePreparation
 from softcask.pipeline.teachers.installed import required
 from softcask.pipeline.teachers.module_kind import COUNTED, Built, ModuleTeacherOptions
 from softcask.pipeline.teachers.outputs import near, with_short_names
-from softcask.pipeline.weights import file_digest, load_into
+from softcask.pipeline.weights import file_digest, load_into, local_size
 from softcask.storage_schemas.errors import ConfigError, TeacherError, WeightsError
 
 if TYPE_CHECKING:
@@ -75,6 +75,13 @@ class TorchvisionTeacherOptions(ModuleTeacherOptions):
             return {**fields, "weights": file_digest(path)}
         except (TeacherError, WeightsError) as error:
             raise TeacherError(f"teacher {self.name!r}: {error}") from error
+
+    def weights_bytes(self) -> int | None:
+        """Size of the weights' file; None where it cannot be had."""
+        try:
+            return local_size(str(self._cached(self._entry())) if self._own else self.weights)
+        except TeacherError:
+            return None
 
     def output_names(self) -> OutputNames | None:
         """Categories of the weights, unless kwargs ask for others; of a file those of `preprocessing_of`."""

@@ -21,6 +21,7 @@ from softcask.pipeline.teachers.installed import required
 from softcask.pipeline.teachers.module_kind import COUNTED, Built, ModuleTeacherOptions
 from softcask.pipeline.teachers.outputs import with_short_names
 from softcask.pipeline.teachers.transformers_rows import ProcessedImages, TokenRows
+from softcask.pipeline.weights import local_size
 from softcask.storage_schemas.errors import ConfigError, TeacherError, WeightsError
 
 if TYPE_CHECKING:
@@ -93,6 +94,15 @@ class TransformersTeacherOptions(ModuleTeacherOptions):
             return {**fields, "files": file_digests(folder, names - unused)}
         except (TeacherError, WeightsError) as error:
             raise TeacherError(f"teacher {self.name!r}: {error}") from error
+
+    def weights_bytes(self) -> int | None:
+        """Size of the weights' files; None where they cannot be had."""
+        try:
+            folder = self._folder()
+        except TeacherError:
+            return None
+        whole = folder / _WEIGHTS
+        return local_size(*map(str, [whole] if whole.is_file() else folder.glob(_SHARDS)))
 
     def output_names(self) -> OutputNames | None:
         """`id2label` of the model's configuration, unless it says no more than "LABEL_0"."""

@@ -294,3 +294,10 @@ def test_a_copy_elsewhere_is_the_same_teacher(tmp_path: Path) -> None:
     one, other = teacher(path), teacher(tmp_path / "renamed.onnx")
     assert one.fingerprint_fields() == other.fingerprint_fields()
     assert one.load().state_digest() == other.load().state_digest()
+
+
+def test_its_size_counts_the_files_beside_it(tmp_path: Path) -> None:
+    stated = {"save_as_external_data": True, "location": "net.data", "size_threshold": 0}
+    path = saved(tmp_path / "net.onnx", network(), **stated)
+    assert teacher(path).weights_bytes() == path.stat().st_size + (tmp_path / "net.data").stat().st_size
+    assert teacher(tmp_path / "no.onnx").weights_bytes() is None

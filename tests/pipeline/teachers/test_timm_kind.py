@@ -138,7 +138,9 @@ def test_timms_own_weights_are_read_from_the_hubs_cache_without_a_network(hub_ca
     assert loaded.logits(rows).shape == (3, 1000)
     for name, tensor in loaded.module.state_dict().items():
         assert torch.equal(tensor, made.state_dict()[name])
-    by_file = teacher(model=NAME, weights=next(str(path) for path in hub_cache.rglob("*.safetensors")))
+    file = next(hub_cache.rglob("*.safetensors"))
+    by_file = teacher(model=NAME, weights=str(file))
+    assert options.weights_bytes() == by_file.weights_bytes() == file.stat().st_size
     assert options.fingerprint_fields() == by_file.fingerprint_fields()
 
 

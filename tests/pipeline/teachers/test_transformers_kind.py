@@ -294,6 +294,7 @@ def test_weights_in_several_files_are_all_counted_and_missed(tmp_path: Path) -> 
     assert len(shards) > 1 and {*shards, "model.safetensors.index.json"} <= set(
         options.fingerprint_fields()["files"]
     )
+    assert options.weights_bytes() == sum((model / name).stat().st_size for name in shards)
     np.testing.assert_array_equal(
         options.load().logits(SENTENCES),
         teacher(model=str(whole), task="sequence-classification").load().logits(SENTENCES),
