@@ -16,7 +16,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from softcask.pipeline.config.credentials import holds_password
 from softcask.storage_schemas.errors import ConfigError, ExecutorError
 
 if TYPE_CHECKING:
@@ -24,11 +26,16 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 300.0
 _BETWEEN_LOOKS = 0.5
+_STATUS = re.compile(r"^Request failed with status code \d+: ")
 _EXIT_CODE = re.compile(r"failed with exit code (-?\d+)")
 
 
 class JobLost(ExecutorError):
     """The cluster, or a job on it, is gone: how the job ended is not known."""
+
+
+class JobUnknown(JobLost):
+    """The cluster answers, and knows no such job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,22 +79,21 @@ class Cluster:
         Raises:
             ExecutorError: There is no job API at this address, or it does not let us in.
         """
-        self.address = address.rstrip("/")
-        if not address.startswith(("http://", "https://")):
-            # Ray would take it for another of its ports, and wait half a minute for an answer.
-            raise self._unreachable("expected http:// or https:// before it")
+        self.address = _checked(address)
         # Ray lets these two overrule the address that it is given.
         os.environ["RAY_API_SERVER_ADDRESS"] = self.address
         os.environ.pop("RAY_ADDRESS", None)
-        client = _client_class()
+        client, headers = _client_class(), _stated_headers()
         for handler in logging.getLogger("ray").handlers:
             handler.setLevel(logging.WARNING)
         from ray.exceptions import AuthenticationError
 
         try:
-            self._client = client(self.address, headers=_stated_headers())
-        except (AuthenticationError, ConnectionError, RuntimeError, ValueError, KeyError, OSError) as error:
-            raise self._unreachable(_reason(error)) from error
+            self._client = client(self.address, headers=headers)
+        except AuthenticationError as error:
+            raise self._locked(error) from error
+        except (ConnectionError, RuntimeError, ValueError, KeyError, OSError) as error:
+            raise _unreachable(self.address, _reason(error)) from error
 
     def jobs(self) -> list[Job]:
         """The jobs that were submitted to it, those too that have ended, oldest first."""
@@ -165,13 +171,47 @@ class Cluster:
         try:
             yield
         except (RayError, RuntimeError, ValueError, OSError) as error:
-            raise JobLost(f"{self.address} did not {task}: {_reason(error)}") from error
+            reason = _reason(error)
+            lost = JobUnknown if reason.endswith("does not exist") else JobLost
+            raise lost(f"{self.address} did not {task}: {reason}") from error
 
-    def _unreachable(self, reason: str) -> ExecutorError:
-        return ExecutorError(
-            f"cannot reach Ray's job API at {self.address}: {reason}. Give the address of a running "
-            "cluster's dashboard, such as http://HOST:8265."
+    def _locked(self, error: Exception) -> ExecutorError:
+        wrong = "invalid" in str(error).lower()
+        found = (
+            "does not take the token that it was given" if wrong else "asks for a token, and none was found"
         )
+        return ExecutorError(
+            f"{self.address} {found}. Set RAY_AUTH_MODE=token, and give the cluster's own token in "
+            "RAY_AUTH_TOKEN or in ~/.ray/auth_token; or, for a proxy before it, headers in RAY_JOB_HEADERS."
+        )
+
+
+def _checked(address: str) -> str:
+    if holds_password(address):
+        raise ConfigError(
+            "--address: a URL with a password in it, which command lines and logs show. Give the address "
+            "alone, and what a proxy asks for as headers in RAY_JOB_HEADERS"
+        )
+    try:
+        parts = urlsplit(address)
+        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError as error:
+        raise _unreachable(address, f"it is no URL ({error})") from error
+    if parts.scheme not in ("http", "https"):
+        # Ray would take it for another of its ports, and wait half a minute for an answer.
+        raise _unreachable(address, "expected http:// or https:// before it")
+    if not usable:
+        raise _unreachable(address, "it names no host")
+    return address.rstrip("/")
+
+
+def _unreachable(address: str, reason: str) -> ExecutorError:
+    if "returned 404" in reason:
+        reason = "what answers there is no dashboard of Ray"
+    return ExecutorError(
+        f"cannot reach Ray's job API at {address}: {reason}. Give the address of a running cluster's "
+        "dashboard, such as http://HOST:8265."
+    )
 
 
 def _client_class() -> type[JobSubmissionClient]:
@@ -206,7 +246,7 @@ def _stated_headers() -> dict[str, str] | None:
 
 def _reason(error: Exception) -> str:
     """What Ray says, without the traceback of its server and without a full stop."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    lines = [line for line in _STATUS.sub("", str(error).strip()).splitlines() if line.strip()]
     if any(line.startswith("Traceback") for line in lines):
         return lines[-1].strip().rstrip(".")
     return " ".join(line.strip() for line in lines).rstrip(".") or type(error).__name__

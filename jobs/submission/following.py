@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from softcask.jobs import console
 from softcask.jobs.progress import Bars
-from softcask.jobs.submission.cluster import Cluster, Job, JobLost
+from softcask.jobs.submission.cluster import Cluster, Job, JobLost, JobUnknown
 
 CANCELLED = 143
 """Exit code of a job that was cancelled, as of a command that was told to end."""
@@ -101,7 +101,7 @@ def follow(cluster: Cluster, name: str, out: TextIO, *, patience: float = 300.0)
         patience: Seconds for which the cluster may give no answer.
 
     Raises:
-        JobLost: It gave none for longer.
+        JobLost: It gave none for longer, or does not know the job any more.
     """
     silent_since: float | None = None
     with Bars() as bars:
@@ -114,11 +114,14 @@ def follow(cluster: Cluster, name: str, out: TextIO, *, patience: float = 300.0)
                 if job.ended:
                     log.end()
                     return job
+            except JobUnknown:
+                raise
             except JobLost as error:
-                silent_since = silent_since or time.monotonic()
+                if silent_since is None:
+                    silent_since = time.monotonic()
+                    bars.line(f"{error}; trying again for {patience:.0f} s")
                 if time.monotonic() - silent_since >= patience:
                     raise
-                bars.line(f"{error}; trying again")
             time.sleep(_BETWEEN_LOOKS)
 
 

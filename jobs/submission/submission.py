@@ -17,6 +17,7 @@ from softcask.jobs.submission.identity import attempts, checked_name, job_name, 
 from softcask.jobs.submission.packing import Package, pack
 from softcask.jobs.submission.store_reach import refuse_own_disk
 from softcask.pipeline.config.toml import parse_overrides
+from softcask.storage_schemas.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class Submission:
 
     Attributes:
         name: Its id on the cluster, but for the number of the attempt.
+        content: The name that all that would run gives it, and its name where none is stated.
         command: What runs there, in the package's folder.
         package: What travels.
         variables: Environment variables that it gets.
@@ -32,6 +34,7 @@ class Submission:
     """
 
     name: str
+    content: str
     command: str
     package: Package
     variables: dict[str, str]
@@ -58,6 +61,7 @@ class Submission:
         config = self.package.config
         return {
             "softcask": softcask.__version__,
+            "content": self.content,
             "run": self.package.run_file,
             "store": config.store.uri,
             "teachers": ", ".join(teacher.name for teacher in config.teachers),
@@ -93,8 +97,10 @@ def prepare(
     told = {key: "" if key in secret_names(stated) else value for key, value in stated.items()}
     # Not the `softcask` script: a cluster's PATH may lack the folder it was installed to.
     command = shlex.join(["python", "-m", "softcask.jobs.cli", job, package.run_file])
+    content = job_name(job, package.digest(), told, wanted)
     return Submission(
-        name=checked_name(name) if name else job_name(job, package.digest(), told, wanted),
+        name=checked_name(name) if name else content,
+        content=content,
         command=command,
         package=package,
         variables=stated,
@@ -113,11 +119,13 @@ def send(submission: Submission, cluster: Cluster, *, again: bool = False) -> tu
         again: Start it whatever became of earlier attempts.
 
     Raises:
-        ConfigError: Its store is on one node's own disk, and there are several nodes.
+        ConfigError: A job of its name runs something else; or its store is on one node's own disk, and there
+            are several nodes.
         JobLost: The cluster did not take it.
     """
     known = _known(submission, cluster)
     if known and not again and _is_enough(known[-1]):
+        _refuse_another(submission, known[-1])
         return known[-1], False
     refuse_own_disk(submission.package.config, cluster.nodes())
     name = next_attempt(submission.name, [job.id for job in known])
@@ -147,6 +155,14 @@ def others_at_work(submission: Submission, cluster: Cluster, own: Job) -> list[s
 def _known(submission: Submission, cluster: Cluster) -> list[Job]:
     jobs = {job.id: job for job in cluster.jobs()}
     return [jobs[name] for name in attempts(submission.name, jobs)]
+
+
+def _refuse_another(submission: Submission, job: Job) -> None:
+    if job.metadata.get("content") != submission.content:
+        raise ConfigError(
+            f"job {job.id} stands on the cluster and is another run: its files or settings differ from those "
+            f"here. Give this one another --id; or follow that one: softcask jobs attach {job.id}"
+        )
 
 
 def _is_enough(job: Job) -> bool:

@@ -11,7 +11,7 @@ from tests.jobs.submission.fake_cluster import FAILED, RUNNING, STOPPED, SUCCEED
 
 from softcask.jobs.progress import Bars
 from softcask.jobs.submission import following
-from softcask.jobs.submission.cluster import Cluster, Job, JobLost
+from softcask.jobs.submission.cluster import Cluster, Job, JobLost, JobUnknown
 from softcask.jobs.submission.following import Log, exit_code, follow, progress_in, tell_end
 
 
@@ -49,6 +49,12 @@ def test_a_quiet_job_is_looked_after_and_a_cluster_that_is_gone_is_noticed(
     gone = FakeCluster(logs=[["one\n"]], answers=[JobLost("http://fake:8265 did not answer")])
     with pytest.raises(JobLost, match="did not answer"):
         followed(gone, patience=0.0)
+
+
+def test_a_cluster_that_came_back_without_the_job_is_not_waited_for() -> None:
+    forgotten = FakeCluster(logs=[[JobLost("gone")]], answers=[JobUnknown("Job a does not exist")])
+    with pytest.raises(JobUnknown):
+        followed(forgotten)
 
 
 def test_lines_that_tell_progress_are_not_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,9 +74,17 @@ def test_a_secret_is_not_in_a_jobs_name(project: Project, monkeypatch: pytest.Mo
 def test_what_is_at_work_or_done_is_not_run_twice_unless_asked(
     submission: Submission, standing: list[Job], again: bool, expected: tuple[str, bool]
 ) -> None:
-    cluster = FakeCluster(standing=standing)
+    same = {"content": submission.content}
+    cluster = FakeCluster(standing=[replace(job, metadata=same) for job in standing])
     assert sent(submission, cluster, again=again) == expected
     assert len(cluster.submitted) == expected[1]
+
+
+def test_a_name_that_another_run_has_is_refused(submission: Submission) -> None:
+    other = replace(RUNNING, metadata={"content": "softcask-precompute-0123456789ab"})
+    with pytest.raises(ConfigError, match="job a .* is another run.*softcask jobs attach a"):
+        sent(submission, FakeCluster(standing=[other]))
+    assert sent(submission, FakeCluster(standing=[other]), again=True) == ("a.2", True)
 
 
 def test_of_two_that_submit_at_once_both_follow_one_job(submission: Submission) -> None:
