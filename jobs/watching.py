@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
 
     from softcask.pipeline.precompute.results import Progress
 
+PROGRESS = "SOFTCASK_PROGRESS"
+"""The environment variable that asks for JSON Lines, with the value `json`."""
+
 _SECONDS_BETWEEN_LINES = 5.0
 
 
 @contextmanager
 def watching(as_json: bool) -> Iterator[Callable[[Progress], None]]:
-    """JSON Lines where a program reads stderr; bars or lines elsewhere."""
-    if as_json and not sys.stderr.isatty():
+    """JSON Lines where a program reads stderr, as of a submitted job's log; bars or lines elsewhere."""
+    if (as_json and not sys.stderr.isatty()) or os.environ.get(PROGRESS) == "json":
         yield RunLines()
     else:
         with Bars() as bars:

@@ -1,7 +1,7 @@
 """Follows a job to its end, through lost connections: its log, its progress, and how it ended.
 
-A job says how far it is in lines of JSON, `{"stage": "label", "done": 500, "total": 60000, ...}`, which are
-shown as bars; every other line is printed as it is.
+A job says how far it is in lines of JSON (`watching.RunLines`), which are shown as bars; every other line is
+printed as it is.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import Any, TextIO
+from typing import TextIO
 
 from softcask.jobs import console
 from softcask.jobs.progress import Bars
 from softcask.jobs.submission.cluster import Cluster, Job, JobLost, JobUnknown
+from softcask.jobs.watching import RunBars
+from softcask.pipeline.precompute.results import Progress
+from softcask.storage_schemas.runs import RunProgress
 
 CANCELLED = 143
 """Exit code of a job that was cancelled, as of a command that was told to end."""
@@ -37,7 +40,7 @@ class Log:
             bars: Where progress goes.
         """
         self._out = out
-        self._bars = bars
+        self._progress = RunBars(bars)
         self._taken = self._again = 0
         self._line = ""
 
@@ -62,33 +65,31 @@ class Log:
 
     def _show(self, line: str) -> None:
         progress = progress_in(line)
-        if progress is None:
+        if progress is not None:
+            self._progress(progress)
+        else:
             self._out.write(f"{line}\n")
             self._out.flush()
-            return
-        note = progress.get("note") or progress.get("missing") or ""
-        self._bars.show(
-            progress["stage"], progress["done"], progress.get("total"), unit="rows", note=str(note)
-        )
 
 
-def progress_in(line: str) -> dict[str, Any] | None:
-    """What a line says of progress; None where it says something else."""
+def progress_in(line: str) -> Progress | None:
+    """What a line says of progress, as far as it is understood here; None where it says something else."""
     if not line.startswith("{"):
         return None
     try:
         told = json.loads(line)
     except ValueError:
         return None
-    if (
-        not isinstance(told, dict)
-        or not isinstance(told.get("stage"), str)
-        or type(told.get("done")) is not int
-    ):
+    if not isinstance(told, dict) or told.get("event") != "progress":
         return None
-    if told.get("total") is not None and type(told["total"]) is not int:
+    stage, done, total = (told.get(key) for key in ("stage", "done", "total"))
+    if not (isinstance(stage, str) and type(done) is int and type(total) is int):
         return None
-    return told
+    try:  # the cluster's softcask may be another, and say more or less of it
+        live = RunProgress.model_validate({key: told[key] for key in told.keys() & RunProgress.model_fields})
+    except ValueError:
+        live = None
+    return Progress(stage=stage, done=done, total=total, live=live)
 
 
 def follow(cluster: Cluster, name: str, out: TextIO, *, patience: float = 300.0) -> Job:

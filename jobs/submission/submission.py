@@ -16,6 +16,7 @@ from softcask.jobs.submission.environment import requirements, secret_names, sta
 from softcask.jobs.submission.identity import attempts, checked_name, job_name, next_attempt
 from softcask.jobs.submission.packing import Package, pack
 from softcask.jobs.submission.store_reach import refuse_own_disk
+from softcask.jobs.watching import PROGRESS
 from softcask.pipeline.config.toml import parse_overrides
 from softcask.storage_schemas.errors import ConfigError
 
@@ -96,7 +97,7 @@ def prepare(
     # The name is seen by all, and nothing of a secret is to be worked out from it.
     told = {key: "" if key in secret_names(stated) else value for key, value in stated.items()}
     # Not the `softcask` script: a cluster's PATH may lack the folder it was installed to.
-    command = shlex.join(["python", "-m", "softcask.jobs.cli", job, package.run_file])
+    command = f"{PROGRESS}=json " + shlex.join(["python", "-m", "softcask.jobs.cli", job, package.run_file])
     content = job_name(job, package.digest(), told, wanted)
     return Submission(
         name=checked_name(name) if name else content,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from tests.jobs.submission.fake_cluster import FAILED, RUNNING, STOPPED, SUCCEEDED, FakeCluster
+from tests.worlds import run_config, write_rows
 
 from softcask.jobs.progress import Bars
 from softcask.jobs.submission import following
 from softcask.jobs.submission.cluster import Cluster, Job, JobLost, JobUnknown
 from softcask.jobs.submission.following import Log, exit_code, follow, progress_in, tell_end
+from softcask.jobs.watching import PROGRESS, watching
+from softcask.pipeline.precompute.driver import precompute
 
 
 @pytest.fixture(autouse=True)
@@ -57,31 +62,48 @@ def test_a_cluster_that_came_back_without_the_job_is_not_waited_for() -> None:
         followed(forgotten)
 
 
+LINE = {"event": "progress", "stage": "label", "done": 5, "total": 10}
+
+
 def test_lines_that_tell_progress_are_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     out = io.StringIO()
+    told = json.dumps(LINE)
     with Bars() as bars:
         log = Log(out, bars)
-        log.take('{"stage": "label", "done": 5, "total": 10}\nstarting\n{"stage": "lab')
-        log.take('el", "done": 6, "total": null, "rows_per_second": 1.5}\n{"not": "progress"}\n{brace\n')
+        log.take(f"{told}\nstarting\n{told[:9]}")
+        log.take(f'{told[9:]}\n{{"event": "another"}}\n{{brace\n')
         log.end()
-    assert out.getvalue() == 'starting\n{"not": "progress"}\n{brace\n'
+    assert out.getvalue() == 'starting\n{"event": "another"}\n{brace\n'
     assert capsys.readouterr().out == ""
 
 
+def test_what_a_run_writes_for_programs_is_what_is_read_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PROGRESS, "json")
+    with watching(as_json=False) as watch:
+        precompute(run_config(write_rows(tmp_path)), watch=watch)
+    told = [progress_in(line) for line in capsys.readouterr().err.splitlines()]
+    last = told[-1]
+    assert None not in told and last is not None
+    assert (last.stage, last.done, last.total) == ("label", 460, 460)
+    assert last.live is not None and last.live.rows == {"a": 230, "b": 230}
+
+
+def test_a_line_of_another_version_is_shown_as_far_as_it_is_understood() -> None:
+    progress = progress_in(json.dumps(LINE | {"run": 3, "mood": "good"}))
+    assert progress is not None
+    assert (progress.stage, progress.done, progress.total, progress.live) == ("label", 5, 10, None)
+
+
 @pytest.mark.parametrize(
-    "line",
-    [
-        "",
-        "{",
-        "[1]",
-        "{}",
-        '{"stage": 1, "done": 1}',
-        '{"stage": "a", "done": true}',
-        '{"stage": "a", "done": 1, "total": "x"}',
-    ],
+    "changes",
+    [{"stage": 1}, {"done": True}, {"total": None}, {"event": "end"}, {"done": "5"}, {"stage": None}],
 )
-def test_whatever_else_a_line_holds_is_no_progress(line: str) -> None:
-    assert progress_in(line) is None
+def test_whatever_else_a_line_holds_is_no_progress(changes: dict[str, Any]) -> None:
+    assert progress_in(json.dumps(LINE)) is not None
+    assert progress_in(json.dumps(LINE | changes)) is None
+    assert progress_in("{") is None and progress_in("[1]") is None
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_a_job_is_its_command_its_package_and_what_was_asked_for(
     cluster = FakeCluster()
     assert sent(submission, cluster) == ("a", True)
     ((name, command, environment, metadata),) = cluster.submitted
-    assert (name, command) == ("a", "python -m softcask.jobs.cli precompute run.toml")
+    assert (name, command) == ("a", "SOFTCASK_PROGRESS=json python -m softcask.jobs.cli precompute run.toml")
     assert environment["env_vars"] == {"HF_TOKEN": "hunter2", "A": "1"}
     assert environment["pip"] == ["timm==1.0"]
     assert metadata["teachers"] == "a, b" and "hunter2" not in json.dumps(metadata)
