@@ -57,7 +57,6 @@ class Dispatcher:
         self._nodes: dict[str, Mapping[str, float]] = {}
         self._gone: dict[str, Mapping[str, float]] = {}
         self._unsettled_since: float | None = None
-        self._said: float | None = None
 
     def reports(self) -> Iterator[Any]:
         """Run every task; reports and failures, as they come."""
@@ -151,20 +150,21 @@ class Dispatcher:
             crew.waiting_since = now
         waited = now - crew.waiting_since
         wants = f"{crew.pool.name} needs {self._missing(crew, possible)}"
-        if possible and others:
-            crew.waiting = f"{wants}; it starts when {', '.join(others)} leaves room"
-        else:
-            patience = max(self._patience, _SLOW_START) if possible else self._patience
-            crew.waiting = f"{wants}; waiting {waited:,.0f} s of {patience:,.0f} s"
-            if waited >= patience or not (possible or self._cluster.grows):
-                advice = (
-                    "Add nodes, lower num_cpus or num_gpus of its teachers, or raise executor.start_timeout."
-                )
-                yield from crew.give_up(ExecutorError(f"{wants}; waited {waited:,.0f} s. {advice}"))
-                return
-        if waited >= _SAY_AFTER and (self._said is None or now - self._said >= _SAY_EVERY):
-            self._said = now
-            _LOG.warning("%s", crew.waiting)
+        patience = max(self._patience, _SLOW_START) if possible else self._patience
+        if waited >= patience or not (possible or self._cluster.grows):
+            advice = "Add nodes, lower num_cpus or num_gpus of its teachers, or raise executor.start_timeout."
+            yield from crew.give_up(ExecutorError(f"{wants}; waited {waited:,.0f} s. {advice}"))
+        elif possible and others:
+            self._say(crew, f"{wants}; it starts when {', '.join(others)} leaves room")
+        elif not possible or waited >= _SAY_AFTER:
+            step = waited // _SAY_EVERY * _SAY_EVERY
+            self._say(crew, f"{wants}; waiting {step:,.0f} s of {patience:,.0f} s")
+
+    def _say(self, crew: Crew, waiting: str) -> None:
+        """To the log only what it did not say before."""
+        if waiting != crew.waiting:
+            crew.waiting = waiting
+            _LOG.warning("%s", waiting)
 
     def _missing(self, crew: Crew, possible: bool) -> str:
         if possible:

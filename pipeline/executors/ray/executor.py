@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +59,8 @@ class RayExecutor:
                 most=self.max_workers,
                 patience=self.start_timeout,
             )
-            yield from self._dispatcher.reports()
+            with _interrupted_by_sigterm():
+                yield from self._dispatcher.reports()
         finally:
             if self._dispatcher is not None:
                 self.workers = max(self.workers, self._dispatcher.workers)
@@ -81,3 +85,16 @@ class RayExecutor:
                 f"could not connect to Ray at {self.address!r}: {error}. Give executor.address = 'local' to "
                 "start a cluster here, or the address of one that runs."
             ) from error
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """What a scheduler sends before it kills is an interruption as Ctrl-C is; Ray would abort the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
