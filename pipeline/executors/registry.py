@@ -20,7 +20,7 @@ def executor_from(options: ExecutorOptions) -> Executor:
 
         return SerialExecutor(in_flight=options.in_flight, max_retries=options.max_retries)
     # Ray prints what its raylets say of a worker's death among the driver's output, pages of it. What happened
-    # is in the error that the executor tells of; whoever wants the rest sets this otherwise.
+    # is in the error that the executor tells of; who wants the rest sets this otherwise.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     try:
         from softcask.pipeline.executors.ray import RayExecutor
