@@ -19,8 +19,8 @@ def executor_from(options: ExecutorOptions) -> Executor:
         from softcask.pipeline.executors.serial import SerialExecutor
 
         return SerialExecutor(in_flight=options.in_flight, max_retries=options.max_retries)
-    # Ray prints what its raylets say of a worker's death among the driver's output, pages of it. What happened
-    # is in the error that the executor tells of; who wants the rest sets this otherwise.
+    # Ray prints what its raylets say of a worker's death among the driver's output, pages of it. What
+    # happened is in the error that the executor tells of; who wants the rest sets this otherwise.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     try:
         from softcask.pipeline.executors.ray import RayExecutor
