@@ -83,7 +83,7 @@ def entry_manifest(
         kind=kind,
         role="member",
         num_classes=num_classes,
-        batch_size=max(1, _BATCH_BYTES // (4 * num_classes)),
+        batch_size=_batch_rows(num_classes),
         codec=spec,
         expected_fidelity=expected,
         stats=stats,
@@ -146,12 +146,16 @@ def encoding(objects: StoreObjects, wanted: TeacherManifest, logits_of: LogitsOf
 
     def encode(numbers_R: NDArray[np.int64]) -> EncodedUnit:
         encoder = UnitEncoder(codec, rows=len(numbers_R), num_classes=wanted.num_classes)
-        for first in range(0, len(numbers_R), wanted.batch_size):
-            numbers_B = numbers_R[first : first + wanted.batch_size]
+        for first in range(0, len(numbers_R), step := _batch_rows(wanted.num_classes)):
+            numbers_B = numbers_R[first : first + step]
             encoder.add(_logits(numbers_B, logits_of, wanted.num_classes))
         return encoder.finish()
 
     return encode
+
+
+def _batch_rows(num_classes: int) -> int:
+    return max(1, _BATCH_BYTES // (4 * num_classes))
 
 
 def _units(objects: StoreObjects, segment: SegmentManifest) -> Iterator[UnitRows]:

@@ -39,6 +39,10 @@ class TeacherError(SoftcaskError, RuntimeError):
     """A teacher could not be built or gave unusable logits."""
 
 
+class TeacherOutOfMemory(TeacherError, MemoryError):
+    """A batch does not fit into the memory of a teacher's device."""
+
+
 class WeightsError(SoftcaskError, ValueError):
     """A weights file is missing, cannot be read safely, or does not fit the model."""
 

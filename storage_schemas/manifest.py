@@ -280,7 +280,8 @@ class TeacherManifest(Manifest):
         kind: Kind of teacher.
         role: member, generalist or specialist.
         num_classes: Logits a row.
-        batch_size: Rows a forward pass; fixed, because it changes the last bits.
+        batch_size: Rows a forward pass; fixed, because it changes the last bits. `auto` where it was found by
+            trial: then equal bits are not promised, and each receipt has its own.
         codec: How its logits are kept.
         codec_request: What the run asked for, where the codec was chosen or fitted by that.
         expected_fidelity: How well the codec did on rows that it was not fitted on.
@@ -294,7 +295,7 @@ class TeacherManifest(Manifest):
     kind: str
     role: Literal["member", "generalist", "specialist"]
     num_classes: Annotated[int, Field(ge=2, le=1 << 20)]
-    batch_size: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"]
     codec: CodecSpec
     codec_request: Facts = later({})
     expected_fidelity: tuple[Fidelity, ...] = later(())
@@ -321,6 +322,8 @@ class UnitCommit(Manifest):
         correct: Labelled rows whose top-1 is the label.
         row_max_range: Least and largest of the rows' largest logits; None where no row could be read.
         fidelity: How well the codec did on a few of the rows, where that depends on them.
+        batch_size: Rows a forward pass, where that was found by trial; the least, where it changed meanwhile.
+        may_differ: Why another pass over these rows may give other bits; empty where none does.
         objects: Everything written for it.
     """
 
@@ -335,6 +338,8 @@ class UnitCommit(Manifest):
     correct: Count
     row_max_range: tuple[float, float] | None
     fidelity: tuple[Fidelity, ...] = later(())
+    batch_size: Annotated[int, Field(ge=1)] | None = later(None)
+    may_differ: tuple[Annotated[str, Field(max_length=1000)], ...] = later(())
     objects: tuple[ObjectRecord, ...]
 
 

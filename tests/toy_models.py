@@ -42,6 +42,25 @@ def faulty(where: float, value: float = float("nan")) -> nn.Module:
     return _Faulty(where, value)
 
 
+class _Greedy(nn.Module):
+    """A net that asks for more memory than there is for more than `most` rows at once."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.net, self.most = net(), most
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if len(inputs) > self.most:
+            torch.empty(10**15)
+        logits: torch.Tensor = self.net(inputs)
+        return logits
+
+
+def greedy(most: int) -> nn.Module:
+    """A teacher whose device has room for so many rows."""
+    return _Greedy(most)
+
+
 class _Slow(nn.Module):
     """A net that takes at least so long a batch, so that a test has time to kill its process."""
 

@@ -18,6 +18,7 @@ from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.codecs import publish_codec
 from softcask.pipeline.teachers.base import HasOutputLayer, Teacher, TeacherOptions
 from softcask.pipeline.teachers.checks import check_logits
+from softcask.pipeline.teachers.fitting import FittedTeacher
 from softcask.pipeline.transfer_sets.base import SourceOptions, TransferSet
 from softcask.storage_schemas.errors import ConfigError, TransferSetError
 from softcask.storage_schemas.manifest import CodecSpec, Fidelity
@@ -116,7 +117,9 @@ class TrialWorker:
     def _run(self, task: TrialTask) -> TrialReport:
         name, objects = self.recipe.teacher.name, StoreObjects.at(self.recipe.store_uri)
         teacher = self.recipe.teacher.load()
-        logits_RC, seconds = self._logits(teacher, task.request.rows)
+        logits_RC, seconds = self._logits(
+            FittedTeacher(teacher, self.recipe.teacher.batch_size), task.request.rows
+        )
         layer = teacher.output_layer() if isinstance(teacher, HasOutputLayer) else None
         trials = list(run_trials(task.request, split(logits_RC, layer), every=not task.publish))
         report = TrialReport(
@@ -148,8 +151,8 @@ class TrialWorker:
         most = min(len(self.source), rows, max(_FEWEST_ROWS, _SAMPLE_BYTES // (4 * self.recipe.num_classes)))
         positions_R = np.unique(np.linspace(0, len(self.source) - 1, most).astype(np.int64))
         parts, seconds = [], 0.0
-        for first in range(0, len(positions_R), self.recipe.teacher.batch_size):
-            batch = self.source.read(positions_B := positions_R[first:][: self.recipe.teacher.batch_size])
+        for first in range(0, len(positions_R), batch_size := self.recipe.teacher.planned_batch_size):
+            batch = self.source.read(positions_B := positions_R[first:][:batch_size])
             if readable := [place for place in range(len(positions_B)) if place not in batch.problems]:
                 started = time.perf_counter()
                 logits_BC = teacher.logits(batch.inputs_B[readable])

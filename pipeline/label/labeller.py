@@ -24,8 +24,8 @@ from softcask.pipeline.store.codecs import load_codec
 from softcask.pipeline.store.receipts import commit_row
 from softcask.pipeline.store.writing.commit import commit_once
 from softcask.pipeline.store.writing.encoding import EncodedUnit, drift
-from softcask.pipeline.teachers.base import Teacher
 from softcask.pipeline.teachers.conditions import conditions_of
+from softcask.pipeline.teachers.fitting import FittedTeacher
 from softcask.pipeline.transfer_sets.base import TransferSet
 
 if TYPE_CHECKING:
@@ -47,16 +47,17 @@ class Labeller:
             ThreadPoolExecutor(1, name) for name in ("read", "run", "write")
         )
         source = recipe.transfer_set.open()
+        teachers = self._forwarder.submit(self._load, recipe, source).result()
         self._units = UnitReader(
             objects=self._objects,
             source=source,
             segments=self._segments,
             manifests=self._manifests,
-            batch_size=recipe.teachers[0].batch_size,
+            teachers=teachers,
             closed=self._closed,
         )
         self._runner = UnitRunner(
-            teachers=self._forwarder.submit(self._load, recipe, source).result(),
+            teachers=teachers,
             manifests=self._manifests,
             codecs={name: load_codec(self._objects, known) for name, known in self._manifests.items()},
             closed=self._closed,
@@ -90,11 +91,11 @@ class Labeller:
         for pool in (self._reader, self._forwarder, self._writer):
             pool.shutdown()
 
-    def _load(self, recipe: LabelRecipe, source: TransferSet) -> dict[str, Teacher]:
+    def _load(self, recipe: LabelRecipe, source: TransferSet) -> dict[str, FittedTeacher]:
         segments = self._segments.all()
         teachers = {}
         for options, manifest in zip(recipe.teachers, recipe.manifests, strict=True):
-            teacher = teachers[options.name] = options.load()
+            teacher = teachers[options.name] = FittedTeacher(options.load(), options.batch_size)
             pin(self._objects, teacher, options, manifest, source, segments)
         return teachers
 
@@ -131,7 +132,7 @@ class Labeller:
                     bytes=sum(record.size for commit in ours.values() for record in commit.objects),
                     repeated=tuple(name for name in made if name not in ours),
                     conditions=self._conditions,
-                    warnings=tuple(line for line in told if line),
+                    warnings=(*(line for line in told if line), *self._told()),
                     commits=tuple(commit_row(commit) for commit in (*work.standing, *commits)),
                 )
             )
@@ -142,6 +143,10 @@ class Labeller:
         """By the thread that computes: torch keeps some of them by thread."""
         return {name: conditions_of(teacher) for name, teacher in self._runner.teachers.items()}
 
+    def _told(self) -> list[str]:
+        return [line for teacher in self._runner.teachers.values() for line in teacher.told()]
+
     def _device(self) -> str:
-        devices = {str(getattr(teacher, "device", "cpu")) for teacher in self._runner.teachers.values()}
+        fitted = self._runner.teachers.values()
+        devices = {str(getattr(each.teacher, "device", "cpu")) for each in fitted}
         return ",".join(sorted(devices))

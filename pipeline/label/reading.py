@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softcask.pipeline.label.segments import Segments
-from softcask.pipeline.label.work import Work
+from softcask.pipeline.label.work import Batch, Work
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.receipts import read_commit
 from softcask.pipeline.store.writing.prepare import known_again
+from softcask.pipeline.teachers.fitting import FittedTeacher
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.pipeline.transfer_sets.indexing import content_hashes
 from softcask.storage_schemas.errors import TransferSetError
@@ -32,7 +33,7 @@ class UnitReader:
         source: Where rows come from.
         segments: The store's segments.
         manifests: By teacher.
-        batch_size: Rows a batch.
+        teachers: By name; of those that stage their batches, this is the thread that does it.
         closed: Set when what is not yet computed is to be given up.
     """
 
@@ -40,7 +41,7 @@ class UnitReader:
     source: TransferSet
     segments: Segments
     manifests: Mapping[str, TeacherManifest]
-    batch_size: int
+    teachers: Mapping[str, FittedTeacher]
     closed: threading.Event
     _known: dict[str, bool] = field(default_factory=dict)
 
@@ -65,12 +66,18 @@ class UnitReader:
             return
         work.unchanged = self.source.unchanged() and self._is_known(work.segment)
         positions_R = work.task.start + np.flatnonzero(work.rows.readable)
-        for first in range(0, len(positions_R), self.batch_size):
+        first = 0
+        while first < len(positions_R):
             refuse_if_closed(self.closed, work)
             started = time.perf_counter()
-            inputs_B = self._read_batch(work, positions_R[first : first + self.batch_size])
+            # Asked for each time: where it is found by trial, the forward thread may know more by now.
+            rows = max(self.teachers[name].rows for name in work.teachers)
+            inputs_B = self._read_batch(work, positions_R[first : first + rows])
+            staged = {name: self.teachers[name].stage(inputs_B) for name in work.teachers}
+            batch = Batch(len(inputs_B), staged)
             work.seconds["read"] += time.perf_counter() - started
-            work.batches.put(inputs_B)
+            work.batches.put(batch)
+            first += len(inputs_B)
         if work.unchanged and not self.source.unchanged():
             raise TransferSetError(
                 f"the transfer set changed while unit {work.task.unit} was read. Restore the data, or "

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +16,118 @@ from numpy.typing import NDArray
 from softcask.pipeline.label.reading import refuse_if_closed
 from softcask.pipeline.label.work import Work
 from softcask.pipeline.store.writing.encoding import EncodedUnit, UnitEncoder
-from softcask.pipeline.teachers.base import Teacher
+from softcask.pipeline.teachers.base import StagedTeacher
 from softcask.pipeline.teachers.checks import check_logits
+from softcask.pipeline.teachers.fitting import FittedTeacher
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.manifest import TeacherManifest
+
+if TYPE_CHECKING:
+    import torch
+
+    from softcask.pipeline.device_codecs.base import DeviceCodec
+    from softcask.pipeline.label.device import DeviceEncoder, Mark
+
+Check = Callable[[NDArray[np.float32], pa.Array], None]
+"""Raises for logits `[B, C]` of rows with these ids that cannot be stored."""
+
+
+class UnitRun(Protocol):
+    """One teacher over one unit."""
+
+    def add(self, staged_B: Any, sample_ids: pa.Array) -> None:
+        """Run the next batch."""
+
+    def finish(self) -> EncodedUnit:
+        """All batches as one."""
+
+
+@dataclass(slots=True, kw_only=True)
+class HostRun:
+    """Logits come to the host, and are encoded there."""
+
+    teacher: FittedTeacher
+    encoder: UnitEncoder
+    check: Check
+    seconds: defaultdict[str, float]
+
+    def add(self, staged_B: Any, sample_ids: pa.Array) -> None:
+        """See `UnitRun.add`."""
+        for rows, logits_BC in self.teacher.in_pieces(staged_B, self._logits):
+            self.check(logits_BC, sample_ids[rows])
+            started = time.perf_counter()
+            self.encoder.add(logits_BC)
+            self.seconds["encode"] += time.perf_counter() - started
+
+    def finish(self) -> EncodedUnit:
+        """See `UnitRun.finish`."""
+        return self.encoder.finish()
+
+    def _logits(self, staged_B: Any) -> NDArray[np.float32]:
+        started = time.perf_counter()
+        teacher = self.teacher.teacher
+        if isinstance(teacher, StagedTeacher):
+            logits_BC: NDArray[np.float32] = teacher.launch(staged_B).cpu().numpy()
+        else:
+            logits_BC = teacher.logits(staged_B)
+        self.seconds[f"forward:{teacher.name}"] += time.perf_counter() - started
+        return logits_BC
+
+
+@dataclass(slots=True)
+class _Launched:
+    """A piece that a device may still be at work on."""
+
+    rows: slice
+    logits_BC: torch.Tensor
+    sample_ids: pa.Array
+    marks: tuple[Mark, Mark, Mark]
+
+
+@dataclass(slots=True, kw_only=True)
+class DeviceRun:
+    """Logits are encoded where they are; whether those of a piece are finite is asked when the next runs."""
+
+    teacher: FittedTeacher
+    staged: StagedTeacher
+    encoder: DeviceEncoder
+    num_classes: int
+    check: Check
+    seconds: defaultdict[str, float]
+    mark: Callable[[torch.device], Mark]
+    waiting: _Launched | None = None
+
+    def add(self, staged_B: Any, sample_ids: pa.Array) -> None:
+        """See `UnitRun.add`."""
+        for rows, launched in self.teacher.in_pieces(staged_B, self._launch):
+            launched.sample_ids = sample_ids[rows]
+            before, self.waiting = self.waiting, launched
+            self._settle(before)
+
+    def finish(self) -> EncodedUnit:
+        """See `UnitRun.finish`."""
+        self._settle(self.waiting)
+        return self.encoder.finish()
+
+    def _launch(self, staged_B: Any) -> _Launched:
+        device = self.staged.device
+        began = self.mark(device)
+        logits_BC = self.staged.launch(staged_B)
+        computed = self.mark(device)
+        if logits_BC.shape[1] != self.num_classes:
+            self.check(logits_BC.cpu().numpy(), staged_B)
+        rows = self.encoder.add(logits_BC)
+        return _Launched(rows, logits_BC, None, (began, computed, self.mark(device)))
+
+    def _settle(self, launched: _Launched | None) -> None:
+        if launched is None:
+            return
+        began, computed, encoded = launched.marks
+        encoded.wait()
+        self.seconds[f"forward:{self.teacher.name}"] += computed.since(began)
+        self.seconds["encode"] += encoded.since(computed)
+        if not self.encoder.usable(launched.rows):
+            self.check(launched.logits_BC.cpu().numpy(), launched.sample_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +141,11 @@ class UnitRunner:
         closed: Set when what is not yet computed is to be given up.
     """
 
-    teachers: Mapping[str, Teacher]
+    teachers: Mapping[str, FittedTeacher]
     manifests: Mapping[str, TeacherManifest]
     codecs: Mapping[str, Codec]
     closed: threading.Event
+    _twins: dict[str, DeviceCodec | None] = field(default_factory=dict)
 
     def run(self, work: Work) -> dict[str, EncodedUnit]:
         """What each teacher says of the unit's readable rows, encoded.
@@ -44,32 +154,54 @@ class UnitRunner:
             SoftcaskError: A batch could not be read, or a teacher's logits cannot be stored.
         """
         ids = work.rows.sample_ids.filter(pa.array(work.rows.readable))
-        encoders: dict[str, UnitEncoder] = {}
+        runs: dict[str, UnitRun] = {}
         first = 0
-        for inputs_B in work.read():
+        for batch in work.read():
             refuse_if_closed(self.closed, work)
-            encoders = encoders or self._encoders(work, len(ids))
-            for name, encoder in encoders.items():
-                logits_BC = self._checked_logits(work, name, inputs_B, ids[first : first + len(inputs_B)])
-                started = time.perf_counter()
-                encoder.add(logits_BC)
-                work.seconds["encode"] += time.perf_counter() - started
-            first += len(inputs_B)
+            runs = runs or self._runs(work, len(ids))
+            for name, run in runs.items():
+                run.add(batch.staged[name], ids[first : first + batch.count])
+            first += batch.count
         # A unit whose rows are all quarantined is committed too.
-        return {name: encoder.finish() for name, encoder in (encoders or self._encoders(work, 0)).items()}
+        runs = runs or self._runs(work, 0)
+        return {name: self._with_origin(run.finish(), self.teachers[name]) for name, run in runs.items()}
 
-    def _encoders(self, work: Work, rows: int) -> dict[str, UnitEncoder]:
-        return {
-            name: UnitEncoder(self.codecs[name], rows=rows, num_classes=self.manifests[name].num_classes)
-            for name in work.teachers
-        }
+    def _runs(self, work: Work, rows: int) -> dict[str, UnitRun]:
+        return {name: self._run(work, name, rows) for name in work.teachers}
 
-    def _checked_logits(
-        self, work: Work, name: str, inputs_B: NDArray[Any], sample_ids: pa.Array
-    ) -> NDArray[np.float32]:
-        started = time.perf_counter()
-        logits_BC = self.teachers[name].logits(inputs_B)
-        work.seconds[f"forward:{name}"] += time.perf_counter() - started
-        classes = self.manifests[name].num_classes
-        check_logits(logits_BC, num_classes=classes, teacher=name, unit=work.task.unit, sample_ids=sample_ids)
-        return logits_BC
+    def _run(self, work: Work, name: str, rows: int) -> UnitRun:
+        fitted, codec, classes = self.teachers[name], self.codecs[name], self.manifests[name].num_classes
+        teacher, encode = fitted.teacher, None
+
+        def check(logits_BC: NDArray[np.float32], sample_ids: pa.Array) -> None:
+            unit = work.task.unit
+            check_logits(logits_BC, num_classes=classes, teacher=name, unit=unit, sample_ids=sample_ids)
+
+        if isinstance(teacher, StagedTeacher):
+            from softcask.pipeline.label import device  # torch is there: the teacher is one of its
+
+            device.take_own_stream(teacher.device)
+            if name not in self._twins:
+                self._twins[name] = device.twin_of(codec, teacher.device)
+            if (twin := self._twins[name]) is not None:
+                return DeviceRun(
+                    teacher=fitted,
+                    staged=teacher,
+                    encoder=device.DeviceEncoder(codec, twin, rows=rows, num_classes=classes),
+                    num_classes=classes,
+                    check=check,
+                    seconds=work.seconds,
+                    mark=device.mark,
+                )
+            encode = device.encode_on_host(codec)
+        encoder = UnitEncoder(codec, rows=rows, num_classes=classes, encode=encode)
+        return HostRun(teacher=fitted, encoder=encoder, check=check, seconds=work.seconds)
+
+    @staticmethod
+    def _with_origin(unit: EncodedUnit, fitted: FittedTeacher) -> EncodedUnit:
+        teacher = fitted.teacher
+        return replace(
+            unit,
+            batch_size=fitted.rows if fitted.is_auto else None,
+            may_differ=teacher.may_differ if isinstance(teacher, StagedTeacher) else (),
+        )

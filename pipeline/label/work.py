@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from queue import Queue
 from typing import Any
 
-from numpy.typing import NDArray
-
 from softcask.pipeline.plan import Task
 from softcask.pipeline.store.receipts import CommitRow
 from softcask.pipeline.store.rows import UnitRows
@@ -47,6 +45,19 @@ class TaskReport:
     commits: tuple[CommitRow, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows that were read.
+
+    Attributes:
+        count: How many.
+        staged: By teacher: the rows, or what its `stage` made of them.
+    """
+
+    count: int
+    staged: Mapping[str, Any]
+
+
 @dataclass(slots=True, kw_only=True)
 class Work:
     """A task under way.
@@ -68,10 +79,10 @@ class Work:
     teachers: tuple[str, ...] = ()
     standing: tuple[UnitCommit, ...] = ()
     unchanged: bool = False
-    batches: Queue[NDArray[Any] | BaseException | None] = field(default_factory=lambda: Queue(_BATCHES_AHEAD))
+    batches: Queue[Batch | BaseException | None] = field(default_factory=lambda: Queue(_BATCHES_AHEAD))
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
-    def read(self, *, raising: bool = True) -> Iterator[NDArray[Any]]:
+    def read(self, *, raising: bool = True) -> Iterator[Batch]:
         """The batches up to their end; the reader's error is raised or, when draining, ends them too."""
         while (item := self.batches.get()) is not None and not isinstance(item, BaseException):
             yield item

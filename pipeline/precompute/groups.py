@@ -53,9 +53,10 @@ def _refuse_unlike(name: str, members: Sequence[TeacherOptions]) -> None:
     for field in ("batch_size", "num_cpus", "num_gpus"):
         values = {getattr(member, field) for member in members}
         if len(values) > 1:
+            found = ", ".join(sorted(map(str, values), key=lambda value: (len(value), value)))
             raise ConfigError(
                 f"the teachers of {name} ({', '.join(member.name for member in members)}) share a "
-                f"worker and its batches, but have {field} {sorted(values)}; give them one value, "
+                f"worker and its batches, but have {field} [{found}]; give them one value, "
                 "or other groups"
             )
 

@@ -118,9 +118,9 @@ def refuse_quarantined(objects: StoreObjects, segment: SegmentManifest, config: 
 
 def rows_a_unit(config: RunConfig, settled: Mapping[str, Settled], rows: int) -> int:
     """Rows a unit where the user states none."""
-    batch_size = math.lcm(*(teacher.batch_size for teacher in config.teachers))
+    batch_size = math.lcm(*(teacher.planned_batch_size for teacher in config.teachers))
     if batch_size > 4096:  # batches that share no small multiple need not divide the unit
-        batch_size = max(teacher.batch_size for teacher in config.teachers)
+        batch_size = max(teacher.planned_batch_size for teacher in config.teachers)
     row_bytes = estimated_row_bytes(config, settled)
     return choose_unit_rows(rows=rows, row_bytes=row_bytes, batch_size=batch_size)
 

@@ -6,7 +6,7 @@ How it is built and what it computes with is its kind's affair; what it must be 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, field_validator
 
@@ -15,11 +15,15 @@ from softcask.storage_schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
     from softcask.pipeline.teachers.outputs import OutputNames
 
 Role = Literal["member", "generalist", "specialist"]
+
+AUTO_ON_HOST, AUTO_ON_DEVICE = 256, 1024
+"""Rows that "auto" begins with. A process that takes all memory of a host is ended, not told: few there."""
 
 
 class Teacher(Protocol):
@@ -35,6 +39,47 @@ class Teacher(Protocol):
 
     def state_digest(self) -> str:
         """SHA-256 of the loaded parameters and buffers by name, dtype, shape and content."""
+
+
+class StagedRows(Protocol):
+    """A batch on its way to a teacher's device: what `StagedTeacher.stage` gives."""
+
+    def __len__(self) -> int:
+        """Rows."""
+
+    def __getitem__(self, rows: slice) -> StagedRows:
+        """Some of them."""
+
+
+@runtime_checkable
+class StagedTeacher(Protocol):
+    """A teacher whose batches are made ready by one thread while another computes, on a device of torch's.
+
+    Its `logits` are those of `launch(stage(inputs_B))`.
+
+    Attributes:
+        device: Where it computes.
+        may_differ: Why its logits may have other bits when they are computed again; empty where they are the
+            same for equal inputs on one kind of device.
+    """
+
+    device: torch.device
+    may_differ: tuple[str, ...]
+
+    def stage(self, inputs_B: NDArray[Any]) -> StagedRows:
+        """Do what the host has to do with a batch, and send it to the device; nothing is waited for.
+
+        Raises:
+            TeacherError: Rows that this teacher does not take.
+        """
+
+    def launch(self, staged_B: Any) -> torch.Tensor:
+        """Logits `[B, C]` of what `stage` gave, float32 on the device; perhaps not computed yet.
+
+        Raises:
+            TeacherOutOfMemory: The batch does not fit; a smaller one may.
+            TeacherError: As `Teacher.logits`.
+        """
 
 
 @runtime_checkable
@@ -55,7 +100,8 @@ class TeacherOptions(Options):
         name: Its name in the store, pinned to one fingerprint.
         role: `member` of an ensemble, `generalist`, or `specialist`.
         code_version: Stated by the user; change it when the code behind a factory changes its numbers.
-        batch_size: Rows a forward pass; fixed in the plan because it changes the last bits of the logits.
+        batch_size: Rows a forward pass; fixed in the plan because it changes the last bits of the logits. Or
+            "auto": as many as fit the device, found by trial; then two machines may not give equal bits.
         num_cpus: CPU cores (and torch threads) an actor of this teacher gets.
         num_gpus: GPUs, all on one node, or a fraction of one. Whole beyond one.
         memory_gb: Memory it takes with a batch, GB: of its GPUs, or of the host where it has none. None: on
@@ -68,7 +114,7 @@ class TeacherOptions(Options):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     role: Role = "member"
     code_version: str = ""
-    batch_size: int = Field(default=256, ge=1)
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 256
     num_cpus: int = Field(default=1, ge=1)
     num_gpus: float = Field(default=0, ge=0)
     memory_gb: float | None = Field(default=None, gt=0)
@@ -84,6 +130,11 @@ class TeacherOptions(Options):
     def weights_bytes(self) -> int | None:
         """Size of its weights' files; None where there are none here."""
         return None
+
+    @property
+    def planned_batch_size(self) -> int:
+        """Rows a forward pass as far as units are planned by it: they are to be whole batches."""
+        return AUTO_ON_HOST if self.batch_size == "auto" else self.batch_size
 
     def load(self) -> Teacher:
         """Build the model where it will run.

@@ -28,10 +28,11 @@ def conditions_of(teacher: Any) -> dict[str, Any]:
     if device is None or torch is None:
         return found | {"device": "cpu" if device is None else str(device)}
     kind = str(getattr(device, "type", device))
+    held = bool(getattr(teacher, "deterministic", False))
     found |= {
         "device": kind,
         "torch": str(torch.__version__),
-        "deterministic": bool(torch.are_deterministic_algorithms_enabled()),
+        "deterministic": held or bool(torch.are_deterministic_algorithms_enabled()),
         "matmul_precision": str(torch.get_float32_matmul_precision()),
     }
     if kind == "cuda":

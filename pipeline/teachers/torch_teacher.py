@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from softcask.pipeline.weights import state_digest
-from softcask.storage_schemas.errors import ConfigError, TeacherError
+from softcask.storage_schemas.errors import ConfigError, TeacherError, TeacherOutOfMemory
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from softcask.pipeline.teachers.preparation import Preparation
+
+Tensors = torch.Tensor | Mapping[str, torch.Tensor]
+"""What a module is called with: one tensor, or several by name."""
 
 
 class TorchTeacher:
@@ -25,6 +29,8 @@ class TorchTeacher:
         name: The teacher's name.
         module: Its parameters do not require gradients.
         device: Where it computes.
+        deterministic: Whether torch is held to one order of adding while this computes.
+        may_differ: See `softcask.pipeline.teachers.base.StagedTeacher`.
     """
 
     def __init__(
@@ -35,6 +41,9 @@ class TorchTeacher:
         *,
         preparation: Preparation,
         dtype: str = "float32",
+        channels_last: bool = False,
+        compiled: bool = False,
+        deterministic: bool = False,
         num_threads: int = 1,
         class_map: Sequence[int] | None = None,
     ) -> None:
@@ -46,6 +55,9 @@ class TorchTeacher:
             device: Where it stands.
             preparation: What is done to each batch first.
             dtype: `float32`, or what to autocast to.
+            channels_last: Whether images are laid out channel by pixel.
+            compiled: Whether the module is called through `torch.compile`.
+            deterministic: Whether torch may take kernels only that give the same bits each time.
             num_threads: Torch threads on a CPU.
             class_map: Which outputs to keep, in order; None: all.
         """
@@ -53,6 +65,13 @@ class TorchTeacher:
         self.module = module.eval().requires_grad_(False)
         self.device = device
         self._preparation, self._dtype, self._num_threads = preparation, dtype, num_threads
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        if channels_last:
+            self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._call: Any = torch.compile(self.module) if compiled else self.module
+        self.deterministic = deterministic
+        self.may_differ = _may_differ(device, compiled=compiled, deterministic=deterministic)
+        self._upload = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._most = max(class_map) if class_map is not None else None
         self._kept = None if class_map is None else torch.tensor(class_map, dtype=torch.int64, device=device)
 
@@ -63,13 +82,32 @@ class TorchTeacher:
             TeacherError: The module raised, or its output is not one row of floating logits an input, or has
                 fewer columns than the class map names.
         """
-        self._use_threads()
-        with torch.inference_mode(), self._precision():
-            output = self._forward(inputs_B)
-        logits_BC = self._checked(_logits_of(output, self.name), len(inputs_B))
-        kept_BC = logits_BC if self._kept is None else logits_BC.index_select(1, self._kept)
-        result: NDArray[np.float32] = kept_BC.detach().to("cpu", torch.float32).contiguous().numpy()
+        result: NDArray[np.float32] = self.launch(self.stage(inputs_B)).cpu().numpy()
         return result
+
+    def stage(self, inputs_B: NDArray[Any]) -> Staged:
+        """See `StagedTeacher.stage`; `inputs_B` must stay as it is until its logits are there."""
+        rows = f"{list(inputs_B.shape)} {inputs_B.dtype}"
+        try:
+            prepared_B = self._preparation.on_host(inputs_B)
+        except (ConfigError, TypeError) as error:
+            raise TeacherError(f"teacher {self.name!r}: {error}") from error
+        if self._upload is None:
+            return Staged(_each(prepared_B, lambda tensor: tensor.to(self.device)), len(inputs_B), rows)
+        # From pinned memory, on a stream of its own: so it overlaps with what is computed.
+        with torch.cuda.stream(self._upload):
+            sent_B = _each(prepared_B, lambda tensor: tensor.pin_memory().to(self.device, non_blocking=True))
+            return Staged(sent_B, len(inputs_B), rows, self._upload.record_event())
+
+    def launch(self, staged_B: Staged) -> torch.Tensor:
+        """See `StagedTeacher.launch`; on a CPU they are computed when this returns."""
+        self._use_threads()
+        one_order = _held_to_one_order() if self.deterministic else nullcontext()
+        with torch.inference_mode(), self._precision(), one_order:
+            output = self._forward(staged_B)
+            logits_BC = self._checked(_logits_of(output, self.name), len(staged_B))
+            kept_BC = logits_BC if self._kept is None else logits_BC.index_select(1, self._kept)
+            return kept_BC.to(torch.float32).contiguous()
 
     def state_digest(self) -> str:
         """`sha256:...` of the loaded parameters and buffers."""
@@ -99,19 +137,29 @@ class TorchTeacher:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=getattr(torch, self._dtype))
 
-    def _forward(self, inputs_B: NDArray[Any]) -> Any:
+    def _forward(self, staged_B: Staged) -> Any:
         try:
-            staged_B = self._preparation.on_host(inputs_B)
-            batch_B = self._preparation.on_device(_moved(staged_B, self.device))
+            batch_B = _each(self._preparation.on_device(staged_B.received(self.device)), self._laid_out)
         except (ConfigError, TypeError) as error:
             raise TeacherError(f"teacher {self.name!r}: {error}") from error
         try:
-            return self.module(**batch_B) if isinstance(batch_B, Mapping) else self.module(batch_B)
+            return self._call(**batch_B) if isinstance(batch_B, Mapping) else self._call(batch_B)
         except (Exception, SystemExit) as error:
-            raise TeacherError(
-                f"teacher {self.name!r} raised {type(error).__name__} on a batch of shape "
-                f"{_shapes(batch_B)}, before preprocessing {list(inputs_B.shape)} {inputs_B.dtype}: {error}"
-            ) from error
+            if not is_out_of_memory(error):
+                raise TeacherError(
+                    f"teacher {self.name!r} raised {type(error).__name__} on a batch of shape "
+                    f"{_shapes(batch_B)}, before preprocessing {staged_B.rows}: {error}"
+                ) from error
+            told = str(error).partition("\n")[0]
+        # Out of the handler: what the pass had made is free now, and may make room for fewer rows.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise TeacherOutOfMemory(
+            f"teacher {self.name!r} ran out of memory on {self.device} with {len(staged_B)} rows: {told}"
+        )
+
+    def _laid_out(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.contiguous(memory_format=self._layout) if tensor.dim() == 4 else tensor
 
     def _checked(self, logits_BC: torch.Tensor, num_rows: int) -> torch.Tensor:
         shape = list(logits_BC.shape)
@@ -128,15 +176,77 @@ class TorchTeacher:
         return logits_BC
 
 
-def _moved(
-    staged_B: torch.Tensor | Mapping[str, torch.Tensor], device: torch.device
-) -> torch.Tensor | Mapping[str, torch.Tensor]:
-    if isinstance(staged_B, Mapping):
-        return {name: tensor.to(device) for name, tensor in staged_B.items()}
-    return staged_B.to(device)
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A batch that was sent to a device; see `softcask.pipeline.teachers.base.StagedRows`.
+
+    Attributes:
+        tensors: What `Preparation.on_host` gave, on the device.
+        count: Rows.
+        rows: Shape and type of the rows it was made of, for messages.
+        sent: Passed when all of it is there; None where it is.
+    """
+
+    tensors: Tensors
+    count: int
+    rows: str
+    sent: torch.cuda.Event | None = None
+
+    def __len__(self) -> int:
+        """Rows."""
+        return self.count
+
+    def __getitem__(self, rows: slice) -> Staged:
+        """Some of them."""
+        count = len(range(*rows.indices(self.count)))
+        if count == self.count:
+            return self
+        return Staged(_each(self.tensors, lambda tensor: tensor[rows]), count, self.rows, self.sent)
+
+    def received(self, device: torch.device) -> Tensors:
+        """The tensors, for the current stream of `device`."""
+        if self.sent is not None:
+            stream = torch.cuda.current_stream(device)
+            stream.wait_event(self.sent)
+            for tensor in self.tensors.values() if isinstance(self.tensors, Mapping) else (self.tensors,):
+                tensor.record_stream(stream)
+        return self.tensors
 
 
-def _shapes(batch_B: torch.Tensor | Mapping[str, torch.Tensor]) -> str:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the host, had no memory for what torch asked for."""
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)
+    )
+
+
+def _each(tensors: Tensors, of: Callable[[torch.Tensor], torch.Tensor]) -> Tensors:
+    if isinstance(tensors, Mapping):
+        return {name: of(tensor) for name, tensor in tensors.items()}
+    return of(tensors)
+
+
+def _may_differ(device: torch.device, *, compiled: bool, deterministic: bool) -> tuple[str, ...]:
+    why = []
+    if device.type != "cpu" and not deterministic:
+        why.append(f"kernels of {device.type} may add in any order (deterministic = true holds them to one)")
+    if compiled:
+        why.append("torch.compile makes other kernels with other versions and on other processors")
+    return tuple(why)
+
+
+@contextmanager
+def _held_to_one_order() -> Iterator[None]:
+    """Torch keeps this for the process, not for a module."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _shapes(batch_B: Tensors) -> str:
     if isinstance(batch_B, Mapping):
         return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in batch_B.items())
     return str(list(batch_B.shape))

@@ -27,7 +27,6 @@ from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch
 from softcask.storage_schemas.fingerprint import canonical, differences, digest
 from softcask.storage_schemas.manifest import (
-    Fidelity,
     ObjectRecord,
     TeacherManifest,
     UnitCommit,
@@ -108,7 +107,7 @@ def _publish_objects(
         # What stands may be another pass's, which may see a tie otherwise.
         top_R = pc.list_element(stats["top_classes"], 0).to_numpy()
         correct_R = top_R == rows.labels[rows.readable]
-    return _receipt(teacher, rows, columns, int(correct_R.sum()), encoded.fidelity, records), fresh
+    return _receipt(teacher, rows, columns, int(correct_R.sum()), encoded, records), fresh
 
 
 def _refuse_if_pinned_anew(objects: StoreObjects, teacher: TeacherManifest) -> None:
@@ -259,7 +258,7 @@ def _receipt(
     rows: UnitRows,
     columns: Mapping[str, NDArray[Any]],
     correct: int,
-    fidelity: tuple[Fidelity, ...],
+    encoded: EncodedUnit,
     records: Sequence[ObjectRecord],
 ) -> UnitCommit:
     start, stop = rows.segment.unit_range(rows.index)
@@ -274,6 +273,8 @@ def _receipt(
         labelled=int((rows.labels[rows.readable] >= 0).sum()),
         correct=correct,
         row_max_range=(float(row_max.min()), float(row_max.max())) if len(row_max) else None,
-        fidelity=fidelity,
+        fidelity=encoded.fidelity,
+        batch_size=encoded.batch_size,
+        may_differ=encoded.may_differ,
         objects=tuple(records),
     )

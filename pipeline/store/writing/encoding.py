@@ -5,7 +5,7 @@ A unit of a language model's logits would take gigabytes before the codec and me
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,26 +35,67 @@ class EncodedUnit:
         columns: By name, `[R, *row_shape]`, of the R rows that have logits.
         top_R: Their most probable class; ties go to the lower one.
         fidelity: KL(teacher || decoded) on a few rows; empty where the codec is exact enough by construction.
+        batch_size: Rows a forward pass, where that is not fixed in the plan.
+        may_differ: Why another pass over these rows may give other bits.
     """
 
     columns: Mapping[str, NDArray[Any]]
     top_R: NDArray[np.int64]
     fidelity: tuple[Fidelity, ...]
+    batch_size: int | None = None
+    may_differ: tuple[str, ...] = ()
+
+
+def watched_rows(codec: Codec, rows: int) -> NDArray[np.int64]:
+    """Places of the rows by which it is seen how well a codec did; none where it is exact enough."""
+    watched = min(rows, MONITORED_ROWS) if codec.arrays() or not codec.keeps_logits else 0
+    return np.linspace(0, rows - 1, watched).astype(np.int64)
+
+
+def encoded_unit(
+    codec: Codec,
+    columns: Mapping[str, NDArray[Any]],
+    top_R: NDArray[np.int64],
+    watched_K: NDArray[np.int64],
+    logits_KC: NDArray[np.float32],
+) -> EncodedUnit:
+    """A unit from its columns, and from the logits of its watched rows."""
+    some = {name: values[watched_K] for name, values in columns.items()}
+    least, most = codec.temperatures
+    fidelity = tuple(
+        _fidelity(logits_KC, codec.decode(some, temperature).shifted_BC, temperature)
+        for temperature in (TEMPERATURES if len(watched_K) else ())
+        if least <= temperature <= most
+    )
+    return EncodedUnit(columns=columns, top_R=top_R, fidelity=fidelity)
 
 
 class UnitEncoder:
     """Takes the batches of one unit in order."""
 
-    def __init__(self, codec: Codec, *, rows: int, num_classes: int) -> None:
-        """Begin a unit of `rows` rows that have logits."""
-        self._codec = codec
+    def __init__(
+        self,
+        codec: Codec,
+        *,
+        rows: int,
+        num_classes: int,
+        encode: Callable[[NDArray[np.float32]], Mapping[str, NDArray[Any]]] | None = None,
+    ) -> None:
+        """Begin a unit of `rows` rows that have logits.
+
+        Args:
+            codec: What keeps them.
+            rows: How many.
+            num_classes: Logits a row.
+            encode: What gives the very columns that `codec.encode` does, faster; None: that.
+        """
+        self._codec, self._encoded = codec, encode or codec.encode
         self._block_bC = np.empty((max(1, _BLOCK_VALUES // num_classes), num_classes), dtype=np.float32)
         self._waiting = 0
-        self._columns: list[dict[str, NDArray[Any]]] = []
+        self._columns: list[Mapping[str, NDArray[Any]]] = []
         self._top: list[NDArray[np.int64]] = []
         self._done = 0
-        watched = min(rows, MONITORED_ROWS) if codec.arrays() or not codec.keeps_logits else 0
-        self._watched = np.linspace(0, rows - 1, watched).astype(np.int64)
+        self._watched = watched_rows(codec, rows)
         self._kept: list[NDArray[np.float32]] = []
 
     def add(self, logits_BC: NDArray[np.float32]) -> None:
@@ -73,7 +114,7 @@ class UnitEncoder:
             self._waiting = 0
 
     def _encode(self, logits_BC: NDArray[np.float32]) -> None:
-        self._columns.append(self._codec.encode(logits_BC))
+        self._columns.append(self._encoded(logits_BC))
         self._top.append(logits_BC.argmax(axis=1))
         first, stop = np.searchsorted(self._watched, [self._done, self._done + len(logits_BC)])
         self._kept.append(logits_BC[self._watched[first:stop] - self._done])
@@ -85,18 +126,8 @@ class UnitEncoder:
         if not self._columns:
             self._encode(self._block_bC[:0])
         columns = {name: np.concatenate([part[name] for part in self._columns]) for name in self._columns[0]}
-        return EncodedUnit(columns=columns, top_R=np.concatenate(self._top), fidelity=self._fidelity(columns))
-
-    def _fidelity(self, columns: Mapping[str, NDArray[Any]]) -> tuple[Fidelity, ...]:
-        if not len(self._watched):
-            return ()
-        logits_KC = np.concatenate(self._kept)
-        some = {name: values[self._watched] for name, values in columns.items()}
-        least, most = self._codec.temperatures
-        return tuple(
-            _fidelity(logits_KC, self._codec.decode(some, temperature).shifted_BC, temperature)
-            for temperature in TEMPERATURES
-            if least <= temperature <= most
+        return encoded_unit(
+            self._codec, columns, np.concatenate(self._top), self._watched, np.concatenate(self._kept)
         )
 
 

@@ -19,7 +19,7 @@ from softcask.pipeline.factories import add_to_path
 from softcask.pipeline.preprocessing import PreprocessingOptions
 from softcask.pipeline.teachers import torch_kind
 from softcask.pipeline.teachers.torch_kind import TorchTeacherOptions
-from softcask.pipeline.teachers.torch_teacher import usable_device
+from softcask.pipeline.teachers.torch_teacher import _may_differ, usable_device
 from softcask.storage_schemas.errors import FactoryError, TeacherError
 from softcask.storage_schemas.fingerprint import digest
 
@@ -433,3 +433,61 @@ def test_validating_and_fingerprinting_a_teacher_does_not_import_torch() -> None
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_options_that_change_numbers_count_and_false_is_as_if_not_said() -> None:
+    plain = teacher("linear").fingerprint_fields()
+    for option in ("channels_last", "compile", "deterministic"):
+        assert teacher("linear", **{option: False}).fingerprint_fields() == plain
+        assert teacher("linear", **{option: True}).fingerprint_fields() == {**plain, option: True}
+
+
+def test_images_channel_by_pixel_give_the_same_logits_up_to_rounding() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8), dtype=np.uint8)
+    seen: list[bool] = []
+    loaded = teacher("convolutional", channels_last=True).load()
+    convolution = loaded.module[0]
+    convolution.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    expected_BC = teacher("convolutional").load().logits(images)
+    np.testing.assert_allclose(
+        loaded.logits(images), expected_BC, rtol=1e-4, atol=1e-4 * np.abs(expected_BC).max()
+    )
+    assert seen == [True]
+    assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_compiled_module_is_the_one_that_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda module: lambda batch: module(batch) + 1)
+    compiled, plain = teacher("linear", compile=True).load(), teacher("linear").load()
+    np.testing.assert_array_equal(compiled.logits(ROWS_BHW), plain.logits(ROWS_BHW) + 1)
+    assert compiled.state_digest() == plain.state_digest()
+    assert "torch.compile" in compiled.may_differ[0]
+
+
+def test_torch_is_held_to_one_order_while_a_batch_is_computed_and_not_after() -> None:
+    loaded, seen = teacher("linear", deterministic=True).load(), []
+    loaded.module.register_forward_pre_hook(
+        lambda *_: seen.append(torch.are_deterministic_algorithms_enabled())
+    )
+    loaded.logits(ROWS_BHW)
+    assert (seen, torch.are_deterministic_algorithms_enabled()) == ([True], False)
+
+
+@pytest.mark.parametrize(
+    ("device", "deterministic", "said"), [("cpu", False, False), ("cuda", False, True), ("cuda", True, False)]
+)
+def test_a_card_may_add_in_any_order_unless_it_is_held_to_one(
+    device: str, deterministic: bool, said: bool
+) -> None:
+    why = _may_differ(torch.device(device), compiled=False, deterministic=deterministic)
+    assert [("deterministic = true" in line) for line in why] == [True] * said
+
+
+def test_a_batch_is_made_ready_apart_from_being_computed_and_may_be_taken_apart() -> None:
+    loaded = teacher("linear").load()
+    staged = loaded.stage(ROWS_BHW)
+    assert (len(staged), len(staged[1:4]), len(staged[4:9])) == (5, 3, 1)
+    np.testing.assert_array_equal(loaded.launch(staged).numpy(), loaded.logits(ROWS_BHW))
+    np.testing.assert_array_equal(loaded.launch(staged[1:4]).numpy(), loaded.logits(ROWS_BHW[1:4]))
