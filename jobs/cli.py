@@ -7,6 +7,7 @@ installation needs no Ray.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from typing import Annotated, Any
 
@@ -36,6 +37,8 @@ from softcask.jobs import (
     train,
     verify,
 )
+from softcask.pipeline import logs
+from softcask.pipeline.config.credentials import redacted
 from softcask.storage_schemas.errors import SoftcaskError
 
 _EXTRAS = {"ray": "engine", "torch": "student", "safetensors": "student", "PIL": "images"}
@@ -55,7 +58,7 @@ class _Commands(TyperGroup):
             message = _explained(error)
             if message is None or os.environ.get("SOFTCASK_TRACEBACK"):
                 raise
-            console.complain(message)
+            _end_in(message)
             raise typer.Exit(2) from error
 
 
@@ -102,13 +105,26 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Log a JSON object a line; also SOFTCASK_LOG=json.")
+    ] = False,
 ) -> None:
-    pass
+    if log_json:
+        os.environ[logs.FORMAT] = "json"  # processes that are started from here log so, too
+    logs.set_up()
 
 
 def main() -> None:
     """Run the command line; the process ends with its exit code."""
     app(prog_name="softcask")
+
+
+def _end_in(message: str) -> None:
+    """Say why the command ends; a log for machines holds it, too."""
+    if logs.is_json():
+        logging.getLogger("softcask").error("%s", message)
+    else:
+        console.complain(redacted(message))
 
 
 def _explained(error: Exception) -> str | None:

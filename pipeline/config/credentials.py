@@ -6,6 +6,7 @@ names of secrets and are none.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -34,6 +35,13 @@ _KNOWN_TOKEN = re.compile(
     r"|glpat-[\w-]{20,}|xox[abpr]-[\w-]{20,}|sk-(ant-|proj-)?\w{32,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
+_STATED = re.compile(r"""([A-Za-z][\w.-]*)["']?\s*[=:]\s*(?:(?:Bearer|Basic)\s+)?["']?""")
+_VALUE = re.compile(r"""[^\s"',;&)}\]]+""")
+_SIGNATURE = re.compile(r"(?i)x-(amz|goog)-(signature|credential|security-token)|sig|signature|cookie")
+_HIDDEN = "***"
+_FOLDERS = ("PWD", "OLDPWD")
+_SHORTEST = 6
+"""Characters of a variable's value; to take out shorter ones would spoil texts."""
 _ADVICE = "keep it in the environment or in a profile of the cloud's own tools, and take it out here"
 
 
@@ -65,9 +73,43 @@ def holds_credentials(text: str) -> bool:
     return any(pattern.search(text) for pattern in looked_for)
 
 
+def redacted(text: str, environment: Mapping[str, str] | None = None) -> str:
+    """A text for logs and stores, without what looks like a secret.
+
+    Taken out are passwords in URLs, values behind names of secrets, signatures of signed URLs, tokens of a
+    well-known form, and whatever an environment variable that is called like a secret holds.
+
+    Args:
+        text: Anything, an error's message say.
+        environment: Variables whose values may stand in it; None: this process's.
+    """
+    variables = os.environ if environment is None else environment
+    called = (name for name in variables if names_secret(name) and name not in _FOLDERS)
+    known = {variables[name] for name in called if len(variables[name]) >= _SHORTEST}
+    for value in sorted(known, key=len, reverse=True):
+        text = text.replace(value, _HIDDEN)
+    text = _PASSWORD_IN_URL.sub(f"://{_HIDDEN}@", text)
+    return _KNOWN_TOKEN.sub(_HIDDEN, _without_stated(text))
+
+
 def names_secret(key: str) -> bool:
     """Whether a key or a variable is called as secrets are: `hf_token`, `AWS_SECRET_ACCESS_KEY`, `apiKey`."""
     return _SECRET_KEY.search(_snake(key)) is not None
+
+
+def _hides(key: str) -> bool:
+    return _SIGNATURE.fullmatch(key) is not None or names_secret(key)
+
+
+def _without_stated(text: str) -> str:
+    """Without the values that stand behind names of secrets; what one name states may itself state another."""
+    parts, at = [], 0
+    for stated in _STATED.finditer(text):
+        value = _VALUE.match(text, stated.end())
+        if value is not None and stated.start() >= at and _hides(stated[1]):
+            parts += [text[at : stated.end()], _HIDDEN]
+            at = value.end()
+    return "".join([*parts, text[at:]])
 
 
 def _is_secret(key: str, value: Any) -> bool:

@@ -11,6 +11,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from softcask.pipeline.executors.metrics import Meter
+
 TaskT = TypeVar("TaskT")
 TaskT_contra = TypeVar("TaskT_contra", contravariant=True)
 ReportT = TypeVar("ReportT")
@@ -122,3 +124,6 @@ class Executor(Protocol):
 
     def state(self) -> ExecutorState:
         """Where the run stands; from any thread."""
+
+    def meter(self) -> Meter:
+        """Where metrics of what runs now are to go."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from softcask.pipeline.executors.base import ExecutorState, Failure, Pool, ReportT, name_of
+from softcask.pipeline.executors.metrics import Meter, NoMeter
 from softcask.pipeline.executors.streak import Streak
 from softcask.storage_schemas.errors import SoftcaskError
 
@@ -41,6 +42,10 @@ class SerialExecutor:
     def state(self) -> ExecutorState:
         """See `Executor.state`."""
         return self._state
+
+    def meter(self) -> Meter:
+        """Nobody measures here."""
+        return NoMeter()
 
     def _run_pool(self, pool: Pool[Any, ReportT]) -> Iterator[ReportT | Failure]:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from softcask.pipeline.label.reading import UnitReader
 from softcask.pipeline.label.running import UnitRunner
 from softcask.pipeline.label.segments import Segments
 from softcask.pipeline.label.work import TaskReport, Work
+from softcask.pipeline.logs import about
 from softcask.pipeline.pinning import pin
 from softcask.pipeline.plan import Task
 from softcask.pipeline.store.access.objects import StoreObjects
@@ -63,7 +65,7 @@ class Labeller:
             closed=self._closed,
         )
 
-        self._node = platform.node()
+        self._node, self._run = platform.node(), {"run": recipe.run} if recipe.run else {}
         self._conditions = self._forwarder.submit(self._look_at_conditions).result()
 
     def submit(self, task: Task) -> Future[TaskReport]:
@@ -78,8 +80,8 @@ class Labeller:
         # Reader and forward thread must see tasks in one order, or each waits for what the other has not
         # begun.
         with self._order:
-            self._reader.submit(self._units.read, work)
-            self._forwarder.submit(self._forward, work, done)
+            self._reader.submit(self._about, work, self._units.read)
+            self._forwarder.submit(self._about, work, self._forward, done)
         return done
 
     def close(self) -> None:
@@ -99,6 +101,12 @@ class Labeller:
             pin(self._objects, teacher, options, manifest, source, segments)
         return teachers
 
+    def _about(self, work: Work, step: Callable[..., None], *arguments: Any) -> None:
+        """Do a step, with what it is about in all that is logged meanwhile."""
+        task = work.task
+        with about(**self._run, unit=task.unit, teacher=",".join(work.teachers or task.teachers)):
+            step(work, *arguments)
+
     def _forward(self, work: Work, done: Future[TaskReport]) -> None:
         try:
             encoded = self._runner.run(work)
@@ -106,7 +114,7 @@ class Labeller:
             work.drain()
             done.set_exception(error)
             return
-        self._writer.submit(self._write, work, encoded, done)
+        self._writer.submit(self._about, work, self._write, encoded, done)
 
     def _write(self, work: Work, encoded: dict[str, EncodedUnit], done: Future[TaskReport]) -> None:
         try:

@@ -34,6 +34,11 @@ class LabelRecipe:
     python_path: tuple[str, ...] = ()
     witness: str | None = None
 
+    @property
+    def run(self) -> str:
+        """Name of the run, for logs; empty where its driver left no word of it."""
+        return self.witness.split("/")[1] if self.witness else ""
+
     def build(self) -> Labeller:
         """Load the teachers in this process.
 

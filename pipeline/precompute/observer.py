@@ -11,15 +11,18 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
+from softcask.pipeline.config.credentials import redacted
 from softcask.pipeline.executors.base import Executor, Failure
 from softcask.pipeline.label import TaskReport
+from softcask.pipeline.logs import about
 from softcask.pipeline.precompute.heartbeat import Heartbeat
+from softcask.pipeline.precompute.metering import Metering
 from softcask.pipeline.precompute.outcome import failed_units
 from softcask.pipeline.precompute.rates import Rates
 from softcask.pipeline.precompute.record import Totals, versions
@@ -79,9 +82,11 @@ class RunObserver(AbstractContextManager["RunObserver"]):
         )
         self._progress = Progress(stage="index", done=0, total=0)
         self._rates = Rates(self._clock)
+        self._metering = Metering(self.run, totals)
         self._heartbeat: Heartbeat | None = None
         self._lock = threading.RLock()
         self._process = this_process()
+        self._about = ExitStack()
         self._begun = False
         self._live: RunProgress | None = None
         self._told = 0.0
@@ -96,12 +101,17 @@ class RunObserver(AbstractContextManager["RunObserver"]):
             StoreBusy: One is, and it or this one wants the store for itself.
         """
         self._turn.look()
+        self._about.enter_context(about(run=self.run))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Say how it ended; what was done before a run ended early cost device time, too."""
+        with self._about:
+            self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
         if self._heartbeat is not None:
             self._heartbeat.stop()
         outcome = _outcome(error)
@@ -153,7 +163,10 @@ class RunObserver(AbstractContextManager["RunObserver"]):
         """A task ended."""
         rows = report.task.rows * len(report.task.teachers)
         with self._lock:
+            if not self.totals.tasks:  # by now it is connected
+                self._metering.meter = self._executor.meter()
             self.totals.add(report)
+            self._metering.report(report)
             forward = sum(s for stage, s in report.seconds.items() if stage.startswith("forward:"))
             self._rates.add(time.perf_counter(), rows, forward)
             done = self._progress.done + rows
@@ -240,6 +253,7 @@ class RunObserver(AbstractContextManager["RunObserver"]):
         now = time.perf_counter()
         if anew or self._live is None or now - self._told > _TICK:
             self._live, self._told = self.live(), now
+            self._metering.standing(self._live)
         self._watch(replace(self._progress, live=self._live))
 
     def _say(self, outcome: Outcome = "") -> None:
@@ -292,4 +306,4 @@ def _outcome(error: BaseException | None) -> Outcome:
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return redacted(next(iter(str(error).strip().splitlines()), type(error).__name__))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from softcask.pipeline.config.credentials import redacted
 from softcask.pipeline.executors.base import Failure, name_of
 from softcask.storage_schemas.errors import UnitsGivenUp
 from softcask.storage_schemas.runs import FailedUnit
@@ -51,7 +52,7 @@ def failed_units(failures: Sequence[Failure]) -> tuple[FailedUnit, ...]:
             teachers=tuple(getattr(failure.task, "teachers", (failure.pool,))),
             unit=getattr(failure.task, "unit", ""),
             attempts=failure.attempts,
-            error=_said(failure.error),
+            error=redacted(_said(failure.error)),
         )
         for failure in failures[:_RECORDED]
     )

@@ -7,6 +7,7 @@ from typing import Any
 import ray
 
 from softcask.pipeline.executors.base import Recipe, Worker
+from softcask.pipeline.logs import set_up
 from softcask.storage_schemas.errors import ExecutorError
 
 EXTRA_THREADS = 3
@@ -24,6 +25,7 @@ class _Actor:
 
     def start(self) -> None:
         """Build the worker."""
+        set_up()
         # Not in __init__: an error raised there would reach the driver as the actor's death, its type lost.
         self._worker = self._recipe.build()
 

@@ -19,8 +19,10 @@ import ray
 
 from softcask.pipeline.executors.base import ExecutorState, Failure, Pool, ReportT
 from softcask.pipeline.executors.dispatch import Dispatcher
+from softcask.pipeline.executors.metrics import Meter, NoMeter
 from softcask.pipeline.executors.queue import Rules
 from softcask.pipeline.executors.ray.cluster import RayCluster
+from softcask.pipeline.executors.ray.metrics import RayMeter
 from softcask.storage_schemas.errors import ExecutorError
 
 
@@ -70,6 +72,10 @@ class RayExecutor:
     def state(self) -> ExecutorState:
         """See `Executor.state`."""
         return self._dispatcher.state() if self._dispatcher is not None else ExecutorState()
+
+    def meter(self) -> Meter:
+        """Ray's own export for Prometheus."""
+        return RayMeter() if ray.is_initialized() else NoMeter()
 
     def _connect(self) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
