@@ -12,7 +12,6 @@ from softcask.jobs import console
 from softcask.jobs.options import Json, StoreUri
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import StoreNotFound, StudentError
-from softcask.storage_schemas.manifest import MOST_BYTES
 
 if TYPE_CHECKING:
     from softcask.pipeline.store.ledger import Spent
@@ -62,6 +61,7 @@ def read_savings(output: Path) -> StudentSavings:
         StudentError: There is nothing of the kind.
     """
     from softcask.pipeline.student.savings import SAVINGS
+    from softcask.storage_schemas.manifest import MOST_BYTES
     from softcask.storage_schemas.runs import StudentSavings
 
     path = output / SAVINGS

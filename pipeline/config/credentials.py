@@ -102,7 +102,7 @@ def _hides(key: str) -> bool:
 
 
 def _without_stated(text: str) -> str:
-    """Without the values that stand behind names of secrets; what one name states may itself state another."""
+    """Without values that stand behind names of secrets; what one name states may itself state another."""
     parts, at = [], 0
     for stated in _STATED.finditer(text):
         value = _VALUE.match(text, stated.end())

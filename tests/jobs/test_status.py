@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -60,8 +61,8 @@ def test_a_run_at_work_is_shown_with_its_rate_what_is_missing_and_what_went_wron
     shown = softcask("status", project.store)
     assert shown.exit_code == 0, shown.stderr
     text = " ".join(shown.stdout.split())
+    assert re.search(r"at work, heard of \d+ s ago", text)
     for told in (
-        "at work, heard of 3 s ago",
         "node-7",
         "120 of 600",
         "40/s",
@@ -175,3 +176,23 @@ def test_a_driver_that_is_refused_says_what_to_do_and_ends_with_2(
 )
 def test_times_are_short(seconds: float | None, text: str) -> None:
     assert figures.duration(seconds) == text
+
+
+def test_a_log_for_machines_holds_what_a_command_ends_in(
+    softcask: Softcask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOFTCASK_LOG", "text")  # and is put back after the test
+    refused = softcask("--log-json", "status", str(tmp_path / "nowhere"))
+    assert refused.exit_code == 2
+    (line,) = [json.loads(line) for line in refused.stderr.splitlines()]
+    assert (line["level"], line["logger"]) == ("error", "softcask")
+    assert "there is no softcask store" in line["message"]
+
+
+def test_a_log_level_that_there_is_not_is_refused(
+    softcask: Softcask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOFTCASK_LOG_LEVEL", "loud")
+    refused = softcask("status", str(tmp_path))
+    assert refused.exit_code == 2
+    assert "SOFTCASK_LOG_LEVEL=loud; expected one of" in refused.stderr
