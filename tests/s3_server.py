@@ -235,7 +235,11 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers:
             if name.lower() not in _HOP_BY_HOP:
                 self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
+        length = {name.lower(): value for name, value in headers}.get("content-length")
+        told = (
+            length if self.command == "HEAD" and length is not None else str(len(data))
+        )  # of what GET sends
+        self.send_header("Content-Length", told)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data if sent is None else sent)

@@ -62,7 +62,7 @@ class BlobRows(IdentifiedRows):
         def work(places: NDArray[np.int64]) -> None:
             for place, data in zip(places.tolist(), self.blobs.load(positions_B[places]), strict=True):
                 try:
-                    put(self._decoded(data), inputs_B, place)
+                    put(self._decoded(data), inputs_B, place, self.decoder.advice)
                 except Unreadable as error:
                     problems[place] = str(error)
 

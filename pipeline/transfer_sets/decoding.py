@@ -28,8 +28,8 @@ class Decoder(Protocol):
     """One row's bytes to its numbers or its text. Used by several threads at once."""
 
     @property
-    def name(self) -> str:
-        """What it decodes, for messages and descriptions."""
+    def advice(self) -> str:
+        """What to do about rows of different shapes."""
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -51,7 +51,7 @@ class Decoder(Protocol):
 class TextDecoder:
     """UTF-8."""
 
-    name = "text"
+    advice = ""
     shape = ()
     dtype = TEXT
 
@@ -71,7 +71,7 @@ class TextDecoder:
 class NpyDecoder:
     """A `.npy` file, never unpickled."""
 
-    name = "npy"
+    advice = "save all alike"
     shape = None
     dtype = None
 
@@ -96,7 +96,7 @@ class RawDecoder:
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    name = "bin"
+    advice = ""
 
     def decode(self, data: bytes) -> NDArray[Any]:
         """The array.
@@ -167,7 +167,7 @@ def decode_into(
 
     def one(place: int, cell: bytes | None) -> str | None:
         try:
-            put(decoder.decode(_present(cell)), inputs_B, place)
+            put(decoder.decode(_present(cell)), inputs_B, place, decoder.advice)
         except Unreadable as error:
             return str(error)
         return None
@@ -176,15 +176,22 @@ def decode_into(
     return {place: reason for place, reason in zip(places, reasons, strict=True) if reason is not None}
 
 
-def put(row: Any, inputs_B: NDArray[Any], place: int) -> None:
+def put(row: Any, inputs_B: NDArray[Any], place: int, advice: str = "") -> None:
     """Put a decoded row into a batch.
+
+    Args:
+        row: An array or a string.
+        inputs_B: The batch.
+        place: Which row of it.
+        advice: What to do if it does not fit.
 
     Raises:
         Unreadable: It is of another shape or type than the batch's rows.
     """
     if isinstance(row, np.ndarray):
         if row.shape != inputs_B.shape[1:]:
-            raise Unreadable(f"shape {list(row.shape)}, expected {list(inputs_B.shape[1:])}")
+            found = f"shape {list(row.shape)}, expected {list(inputs_B.shape[1:])}"
+            raise Unreadable(f"{found}; {advice}" if advice else found)
         if row.dtype != inputs_B.dtype:
             raise Unreadable(f"numbers of type {row.dtype}, expected {inputs_B.dtype}")
     inputs_B[place] = row

@@ -87,7 +87,7 @@ class ImageDecoder:
     """
 
     options: ImageOptions
-    name = "image"
+    advice = "set image.height and image.width to bring all to one size"
     dtype = np.dtype(np.uint8)
 
     @property

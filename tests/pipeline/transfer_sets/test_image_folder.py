@@ -131,7 +131,7 @@ def test_images_that_cannot_be_read_are_quarantined_and_keep_their_place(tmp_pat
     assert "cannot identify image file" in reasons["a/1.png"]
     assert "truncated" in reasons["b/2.png"]
     assert reasons["c/0.png"] == "FileNotFoundError: No such file or directory"
-    assert reasons["c/1.png"] == "shape [2, 5, 3], expected [4, 5, 3]"
+    assert reasons["c/1.png"].startswith("shape [2, 5, 3], expected [4, 5, 3]; set image.height")
     with pytest.raises(QuarantineExceeded, match=r"4 of 7 rows \(57\.14%\) cannot be read: 'a/1\.png'"):
         index_rows(opened(tmp_path), num_classes=3, max_quarantined=0.5)
 
