@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +147,15 @@ def _made(recipe: BlockRecipe, numbers: Sequence[int], options: ExecutorOptions)
         raise ExecutorError(
             f'executor.kind = "ray" needs Ray: {error}. Install softcask[engine], or give kind = "serial".'
         ) from error
-    objects = StoreObjects.at(recipe.into)
+    objects, source = StoreObjects.at(recipe.into), recipe.transfer_set
+    if getattr(source, "threads", 1) is None:  # a worker has one core; the other thread waits for its files
+        recipe = replace(recipe, transfer_set=source.model_copy(update={"threads": 2}))
     for number in results(recipe, numbers, options) if numbers else ():
         if (block := standing_block(objects, number)) is None:
-            raise TransferSetError(f"{recipe.into}: block {number} was made and is gone; run this again")
+            raise TransferSetError(
+                f"{recipe.into}: a worker made block {number}, and it is not there. Is this a folder that "
+                "every node sees as the same? Name one that is, or a URL, and run this again"
+            )
         yield block
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any, cast
+from typing import IO
 
 import fsspec
 
@@ -32,7 +33,7 @@ class Shards:
     files: FileList
     remote: bool
     _gzipped: Kept[int, bool] = field(default_factory=lambda: Kept(1 << 20))
-    _unpacked: Kept[int, IO[bytes]] = field(default_factory=lambda: Kept(_UNPACKED_BYTES))
+    _unpacked: Kept[int, _Copy] = field(default_factory=lambda: Kept(_UNPACKED_BYTES))
 
     @classmethod
     def of(cls, files: FileList) -> Shards:
@@ -43,7 +44,8 @@ class Shards:
     def opened(self, file: int) -> Iterator[IO[bytes]]:
         """A whole archive, unpacked, to read and seek in; by one thread."""
         if self._is_gzipped(file):
-            with os.fdopen(os.dup(self._copy(file).fileno()), "rb") as stream:
+            copy = self._copy(file)
+            with os.fdopen(os.dup(copy.descriptor), "rb") as stream:
                 stream.seek(0)
                 yield stream
         else:
@@ -65,7 +67,8 @@ class Shards:
 
     def _read(self, file: int, url: str, start: int, stop: int) -> bytes:
         if self._is_gzipped(file):
-            return os.pread(self._copy(file).fileno(), stop - start, start)
+            copy = self._copy(file)  # held while it is read: another thread may push it out
+            return os.pread(copy.descriptor, stop - start, start)
         if (path := local_path(url)) is not None:
             with open(path, "rb", buffering=0) as stream:  # noqa: PTH123
                 return os.pread(stream.fileno(), stop - start, start)
@@ -76,15 +79,21 @@ class Shards:
     def _is_gzipped(self, file: int) -> bool:
         return self._gzipped.get(file, lambda: is_gzipped(self.files.urls[file]), lambda _: 1)
 
-    def _copy(self, file: int) -> IO[bytes]:
-        return self._unpacked.get(
-            file, lambda: self._unpack(file), lambda copy: os.fstat(copy.fileno()).st_size
-        )
+    def _copy(self, file: int) -> _Copy:
+        return self._unpacked.get(file, lambda: _Copy.of(self.files.urls[file]), lambda copy: copy.size)
 
-    def _unpack(self, file: int) -> IO[bytes]:
-        # Without a name: it is gone when nobody reads it any more, however this process ends.
-        copy: Any = tempfile.TemporaryFile(prefix="softcask-")  # noqa: SIM115
-        with open_bytes(self.files.urls[file], gzipped=True) as stream:
-            shutil.copyfileobj(stream, copy, 1 << 20)
-        copy.flush()
-        return cast("IO[bytes]", copy)
+
+class _Copy:
+    """An unpacked archive on disk, without a name: gone when nobody holds it, however the process ends."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self.descriptor, self.size = descriptor, size
+        weakref.finalize(self, os.close, descriptor)
+
+    @classmethod
+    def of(cls, url: str) -> _Copy:
+        with tempfile.TemporaryFile(prefix="softcask-") as file:
+            with open_bytes(url, gzipped=True) as stream:
+                shutil.copyfileobj(stream, file, 1 << 20)
+            file.flush()
+            return cls(os.dup(file.fileno()), file.tell())
