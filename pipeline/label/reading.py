@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.pipeline.transfer_sets.indexing import content_hashes
 from softcask.storage_schemas.errors import TransferSetError
 from softcask.storage_schemas.manifest import SegmentManifest, TeacherManifest
+
+_READ_BYTES = 4 << 20
+"""Read together: batches of small rows cost more in calls and in waking threads than in copying."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,17 +76,27 @@ class UnitReader:
             started = time.perf_counter()
             # Asked for each time: where it is found by trial, the forward thread may know more by now.
             rows = max(self.teachers[name].rows for name in work.teachers)
-            inputs_B = self._read_batch(work, positions_R[first : first + rows])
-            staged = {name: self.teachers[name].stage(inputs_B) for name in work.teachers}
-            batch = Batch(len(inputs_B), staged)
+            inputs_B = self._read_batch(work, positions_R[first : first + self._rows_at_once(rows)])
+            batches = [
+                self._staged(work, inputs_B[start : start + rows]) for start in range(0, len(inputs_B), rows)
+            ]
             work.seconds["read"] += time.perf_counter() - started
-            work.batches.put(batch)
+            work.batches.put(batches)
             first += len(inputs_B)
         if work.unchanged and not self.source.unchanged():
             raise TransferSetError(
                 f"the transfer set changed while unit {work.task.unit} was read. Restore the data, or "
                 "label the new data into another store; what is committed is safe."
             )
+
+    def _rows_at_once(self, rows: int) -> int:
+        """Rows of as many batches as are read together."""
+        row_bytes = math.prod(self.source.input_shape) * self.source.input_dtype.itemsize
+        return rows * max(1, _READ_BYTES // (rows * max(1, row_bytes)))
+
+    def _staged(self, work: Work, inputs_B: NDArray[Any]) -> Batch:
+        staged = {name: self.teachers[name].stage(inputs_B) for name in work.teachers}
+        return Batch(len(inputs_B), staged)
 
     def _is_known(self, segment: SegmentManifest) -> bool:
         name = segment.segment

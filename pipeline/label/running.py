@@ -153,7 +153,7 @@ class UnitRunner:
         Raises:
             SoftcaskError: A batch could not be read, or a teacher's logits cannot be stored.
         """
-        ids = work.rows.sample_ids.filter(pa.array(work.rows.readable))
+        ids = work.rows.readable_ids
         runs: dict[str, UnitRun] = {}
         first = 0
         for batch in work.read():

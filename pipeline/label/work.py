@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Queue
 from typing import Any
@@ -13,7 +13,7 @@ from softcask.pipeline.store.receipts import CommitRow
 from softcask.pipeline.store.rows import UnitRows
 from softcask.storage_schemas.manifest import SegmentManifest, UnitCommit
 
-_BATCHES_AHEAD = 4
+_READ_AHEAD = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +79,13 @@ class Work:
     teachers: tuple[str, ...] = ()
     standing: tuple[UnitCommit, ...] = ()
     unchanged: bool = False
-    batches: Queue[Batch | BaseException | None] = field(default_factory=lambda: Queue(_BATCHES_AHEAD))
+    batches: Queue[Sequence[Batch] | BaseException | None] = field(default_factory=lambda: Queue(_READ_AHEAD))
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def read(self, *, raising: bool = True) -> Iterator[Batch]:
         """The batches up to their end; the reader's error is raised or, when draining, ends them too."""
         while (item := self.batches.get()) is not None and not isinstance(item, BaseException):
-            yield item
+            yield from item
         self.batches.put(None)  # whoever looks again finds an end, too
         if raising and item is not None:
             raise item

@@ -52,6 +52,11 @@ class UnitRows:
         """The unit's name within its teacher."""
         return keys.unit_name(self.segment.segment, self.view, self.index)
 
+    @property
+    def readable_ids(self) -> pa.Array:
+        """`sample_ids` of the readable rows."""
+        return self.sample_ids if self.readable.all() else self.sample_ids.filter(pa.array(self.readable))
+
     @classmethod
     def of(cls, segment: SegmentManifest, table: pa.Table, view: int, index: int) -> UnitRows:
         """The rows of one unit, from its segment's whole table."""

@@ -87,7 +87,7 @@ class TorchTeacher:
 
     def stage(self, inputs_B: NDArray[Any]) -> Staged:
         """See `StagedTeacher.stage`; `inputs_B` must stay as it is until its logits are there."""
-        rows = f"{list(inputs_B.shape)} {inputs_B.dtype}"
+        rows = inputs_B.shape, inputs_B.dtype
         try:
             prepared_B = self._preparation.on_host(inputs_B)
         except (ConfigError, TypeError) as error:
@@ -148,7 +148,7 @@ class TorchTeacher:
             if not is_out_of_memory(error):
                 raise TeacherError(
                     f"teacher {self.name!r} raised {type(error).__name__} on a batch of shape "
-                    f"{_shapes(batch_B)}, before preprocessing {staged_B.rows}: {error}"
+                    f"{_shapes(batch_B)}, before preprocessing {_told(*staged_B.rows)}: {error}"
                 ) from error
             told = str(error).partition("\n")[0]
         # Out of the handler: what the pass had made is free now, and may make room for fewer rows.
@@ -189,7 +189,7 @@ class Staged:
 
     tensors: Tensors
     count: int
-    rows: str
+    rows: tuple[tuple[int, ...], np.dtype[Any]]
     sent: torch.cuda.Event | None = None
 
     def __len__(self) -> int:
@@ -218,6 +218,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)
     )
+
+
+def _told(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    return f"{list(shape)} {dtype}"
 
 
 def _each(tensors: Tensors, of: Callable[[torch.Tensor], torch.Tensor]) -> Tensors:

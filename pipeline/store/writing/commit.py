@@ -239,13 +239,13 @@ def unit_stats(
 ) -> pa.Table:
     """Statistics of the rows as stored, in blocks: decoded, a unit may be far larger than it is stored."""
     first, _ = rows.segment.unit_range(rows.index)
-    kept = np.flatnonzero(rows.readable)
+    kept, ids = np.flatnonzero(rows.readable), rows.readable_ids
     codec, step = load_codec(objects, teacher), max(_BLOCK_ROWS, _BLOCK_VALUES // teacher.num_classes)
     blocks = [
         stats_table(
             codec.decode({name: values[block] for name, values in columns.items()}),
             rows_B=first + kept[block],
-            sample_ids=rows.sample_ids.take(pa.array(kept[block])),
+            sample_ids=ids[block],
             labels_B=rows.labels[kept[block]],
         )
         for block in (slice(start, start + step) for start in range(0, max(len(kept), 1), step))

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from tests.worlds import CLASSES, write_rows
 
-from softcask.pipeline.label import Labeller, LabelRecipe, TaskReport, labeller
+from softcask.pipeline.label import Labeller, LabelRecipe, TaskReport, labeller, reading
 from softcask.pipeline.plan import Task, plan_tasks
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.reading.reader import open_store
@@ -156,6 +156,12 @@ def build(folder: Path) -> World:
     return World(labeller, objects, source, teacher, plan_tasks([segment], {"g": ["a"]}, {"a": set()}))
 
 
+@pytest.fixture(autouse=True)
+def batches_are_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of large rows are; else a unit of these would be read at once."""
+    monkeypatch.setattr(reading, "_READ_BYTES", 0)
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     write_rows(tmp_path, rows=UNITS * UNIT_ROWS)
@@ -201,6 +207,16 @@ def test_units_come_back_in_order_with_the_logits_of_their_rows(world: World, tm
     found = open_store(world.objects.uri, allow_partial=True).logits("a", np.arange(len(inputs)))
     # float16 has 11 significant bits of the distance to the row's maximum, which is some hundreds at most.
     np.testing.assert_allclose(found, inputs, rtol=0, atol=(UNITS * UNIT_ROWS + 8) * 2**-11)
+
+
+def test_batches_of_small_rows_are_read_together_and_computed_apart(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row_bytes = 6 * 4 * 4
+    monkeypatch.setattr(reading, "_READ_BYTES", 3 * BATCH * row_bytes + 1)
+    assert world.submit(1)[0].result(LONG).rows == {"a": UNIT_ROWS}
+    assert world.source.read_so_far == [UNIT_ROWS, UNIT_ROWS + 3 * BATCH, UNIT_ROWS + 6 * BATCH]
+    assert world.teacher.batches == list(range(UNIT_ROWS, 2 * UNIT_ROWS, BATCH))
 
 
 def test_a_row_that_cannot_be_read_ends_its_own_unit_alone(world: World) -> None:
