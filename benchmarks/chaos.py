@@ -55,13 +55,13 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seed", type=int, default=1)
     options.add_argument(
-        "--scale", type=float, default=1.0, help="how many runs of each kind: 1 is 230 blows"
+        "--scale", type=float, default=1.0, help="how many runs of each kind: 1 is 220 faults"
     )
     options.add_argument("--only", default="", help="kinds whose name holds this")
     options.add_argument("--out", type=Path, default=None)
     told = options.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))
-    lines, began = [], time.time()
+    lines, table, began = [], "", time.time()
     with serving() as served, small_disk(folder / "disk", 24) as disk:
         server = _bucket(served, folder)
         world = World(folder / "world", random.Random(told.seed))
@@ -74,14 +74,13 @@ def main() -> None:
             world.start_cluster()
             for fault in faults:
                 lines.append(_line(world, fault, str(places[fault.place])))
-                print(_row(lines[-1]), flush=True)
+                table = _table(lines, told.seed, time.time() - began)
+                if told.out is not None:
+                    told.out.write_text(table)
         finally:
             world.stop_cluster()
     shutil.rmtree(folder)
-    table = _table(lines, told.seed, time.time() - began)
     print(table)
-    if told.out is not None:
-        told.out.write_text(table)
     if any(line.differing or line.lost or line.doubled or line.redone > line.allowed for line in lines):
         sys.exit("a store differs from the undisturbed one, or more was done again than was in flight")
 

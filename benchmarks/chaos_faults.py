@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from chaos_world import IN_FLIGHT, TEACHERS, UNITS, Run, send
+from chaos_world import IN_FLIGHT, TEACHERS, UNITS, Blow, Run, send
 from tests.s3_server import S3, answering, landing, landing_unanswered, resetting, truncating
 
 STEPS = ("before", "written", "linked", "after")
@@ -30,7 +30,6 @@ class Fault:
         runs: Stores.
         blows: Blows a store.
         place: Where the store is: `disk`, `small` (a disk that can be filled) or `s3`.
-        new_cluster: Whether the cluster does not survive it.
     """
 
     name: str
@@ -38,7 +37,6 @@ class Fault:
     runs: int
     blows: int
     place: str = "disk"
-    new_cluster: bool = False
 
 
 def kill_actors(run: Run, blows: int) -> None:
@@ -115,7 +113,7 @@ def kill_writers(run: Run, blows: int) -> None:
     for entry in run.world.begun():
         if entry.teacher == "!":
             before = frozenset(each.pid for each in run.world.begun() if each.when <= entry.when)
-            run.blows.append(_blow(entry.when, before))
+            run.blows.append(Blow(when=entry.when, workers=1, pids=before))
     if run.codes[-1] != 0:
         run.start_driver()
         run.finish()
@@ -185,26 +183,26 @@ def storage_faults(server: S3) -> Callable[[Run, int], None]:
 
 
 def all_faults(server: S3, scale: float) -> list[Fault]:
-    """Every kind; `scale` 1 is about 230 blows."""
+    """Every kind; `scale` 1 is about 220 blows."""
 
     def runs(count: int) -> int:
         return max(1, round(count * scale))
 
     return [
-        Fault(name="SIGKILL of an actor", go=kill_actors, runs=runs(8), blows=8),
+        Fault(name="SIGKILL of an actor", go=kill_actors, runs=runs(6), blows=10),
         Fault(
-            name="SIGKILL of the writer, between steps of a commit", go=kill_writers, runs=runs(6), blows=12
+            name="SIGKILL of the writer, between steps of a commit", go=kill_writers, runs=runs(4), blows=16
         ),
-        Fault(name="SIGKILL of the driver", go=kill_drivers, runs=runs(6), blows=5),
         Fault(name="SIGKILL of a raylet with its node", go=kill_nodes, runs=runs(5), blows=5),
-        Fault(name="SIGSTOP of a node, later SIGCONT", go=stop_nodes, runs=runs(4), blows=3),
-        Fault(name="SIGKILL of the GCS", go=kill_heads, runs=runs(3), blows=1, new_cluster=True),
-        Fault(name="disk full", go=fill_disk, runs=runs(4), blows=3, place="small"),
+        Fault(name="SIGSTOP of a node, later SIGCONT", go=stop_nodes, runs=runs(3), blows=3),
+        Fault(name="SIGKILL of the driver", go=kill_drivers, runs=runs(4), blows=5),
+        Fault(name="disk full", go=fill_disk, runs=runs(3), blows=3, place="small"),
+        Fault(name="SIGKILL of the GCS", go=kill_heads, runs=runs(2), blows=1),
         Fault(
             name="storage faults of an S3 server",
             go=storage_faults(server),
-            runs=runs(3),
-            blows=12,
+            runs=runs(2),
+            blows=15,
             place="s3",
         ),
     ]
@@ -213,12 +211,6 @@ def all_faults(server: S3, scale: float) -> list[Fault]:
 def allowed(run: Run) -> int:
     """Units that may have been begun twice: what was in flight at the blows."""
     return sum(blow.workers for blow in run.blows) * IN_FLIGHT
-
-
-def _blow(when: float, pids: frozenset[int]) -> Any:
-    from chaos_world import Blow
-
-    return Blow(when=when, workers=1, pids=pids)
 
 
 def _kill(process: psutil.Process) -> int:

@@ -121,6 +121,29 @@ def test_a_killed_driver_goes_on_where_it_stopped(tmp_path: Path, kind: str) -> 
     assert {key: after[key] for key in standing} == standing
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_driver_that_is_told_to_end_ends_with_what_it_computed_and_leaves_no_process(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    write_rows(tmp_path)
+    precompute(RunConfig.model_validate(job(tmp_path, "undisturbed")))
+    driver = start(job(tmp_path, "ended", "ray"), tmp_path / "gate")
+    with held_at(tmp_path / "gate", driver):
+        started = psutil.Process(driver.pid).children(recursive=True)
+        driver.send_signal(number)
+    # Its teacher was held until then: the unit behind the gate is complete a moment later, and is written.
+    driver.wait(timeout=LONG)
+    assert "KeyboardInterrupt" in driver.communicate()[1]
+    psutil.wait_procs(started, timeout=30)
+    assert not [process for process in started if process.is_running() and process.status() != "zombie"]
+    committed = committed_units(tmp_path / "ended")
+    resumed = start(job(tmp_path, "ended", "ray"))
+    output, errors = resumed.communicate(timeout=LONG)
+    assert resumed.returncode == 0, errors
+    assert int(output.split()[-1]) == UNITS - committed
+    assert objects_of(tmp_path / "ended") == objects_of(tmp_path / "undisturbed")
+
+
 def test_two_jobs_on_one_store_at_once_both_end_well(tmp_path: Path) -> None:
     write_rows(tmp_path)
     precompute(RunConfig.model_validate(job(tmp_path, "undisturbed", row=1)))
