@@ -309,7 +309,7 @@ def account(store: str, expected: str) -> Account:
 
 
 def _digests(objects: StoreObjects, keys: set[str]) -> dict[str, Any]:
-    """Objects' bytes; of a server the MD5 that a listing has as ETag, because thousands of reads take minutes."""
+    """Objects' bytes; of a server the MD5 that a listing has as ETag: thousands of reads take minutes."""
     if objects.local is not None:
         return {key: objects.read(key) for key in keys}
     return {key: told["ETag"] for key, told in objects.listing().items() if key in keys}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from softcask.pipeline.config.credentials import redacted
 from softcask.pipeline.executors.base import Failure, name_of
-from softcask.storage_schemas.errors import UnitsGivenUp
+from softcask.storage_schemas.errors import ExecutorError, SoftcaskError, UnitsGivenUp
 from softcask.storage_schemas.runs import FailedUnit
 
 _SHOWN = 5
@@ -22,16 +22,12 @@ def gave_up(failures: Sequence[Failure], store: str, generation: int | None = No
         generation: What all else was sealed as; None where there is nothing else.
 
     Returns:
-        Where only whole pools were given up, the error of the first, which is the error of each of its tasks;
-        others are its notes.
+        Where only whole pools were given up, an error of the kind that each of the first one's tasks had.
     """
     units = [failure for failure in failures if failure.task is not None]
     pools = [failure for failure in failures if failure.task is None]
     if not units:
-        first, *others = pools
-        for other in others:
-            first.error.add_note(f"And {other.pool}: {_said(other.error)}")
-        return first.error
+        return _pools_error(pools, store, generation)
     kept = f"Everything else is sealed as generation {generation}" if generation else "Nothing was committed"
     lines = [f"  {_named(failure)}: {_said(failure.error)}" for failure in units[:_SHOWN]]
     if len(units) > _SHOWN:
@@ -43,6 +39,19 @@ def gave_up(failures: Sequence[Failure], store: str, generation: int | None = No
         + " This run's runs/RUN/run.json lists what was given up. Mend the cause and run the same command: "
         "it does what is missing, and that alone."
     )
+
+
+def _pools_error(pools: Sequence[Failure], store: str, generation: int | None) -> Exception:
+    first, *others = pools
+    told = [str(first.error), *(f"And {other.pool}: {_said(other.error)}" for other in others)]
+    if generation is not None:
+        told.append(f"What was done until then is sealed as generation {generation} of {store}.")
+    if len(told) == 1:
+        return first.error
+    kind = type(first.error) if isinstance(first.error, SoftcaskError) else ExecutorError
+    error = kind("\n".join(told))
+    error.__cause__ = first.error
+    return error
 
 
 def failed_units(failures: Sequence[Failure]) -> tuple[FailedUnit, ...]:
