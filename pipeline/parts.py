@@ -36,6 +36,10 @@ MAY_BE_PATH = object()
 """Marks a field that holds a path where it is absolute once validated, and may hold another name instead."""
 
 
+MAY_BE_MADE = object()
+"""Marks a path that a run makes where nothing is: it is part of no input, and travels with no job."""
+
+
 class Options(BaseModel):
     """Base of every section of a config: frozen, and an unknown key is an error that lists the known ones."""
 

@@ -8,9 +8,11 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from softcask.jobs.console import size
+from softcask.pipeline.transfer_sets.listing import spelled_out
 from softcask.storage_schemas.errors import ConfigError
 
 _OUTSIDE = "softcask-outside"
@@ -170,13 +172,18 @@ def _ignored_by_git(folder: Path, files: list[Path]) -> set[Path]:
     return set() if str(folder.resolve()) in ignored else {real[Path(path)] for path in ignored}
 
 
+def _is_pattern(path: Path) -> bool:
+    return glob.has_magic(str(path)) or list(islice(spelled_out(str(path)), 2)) != [str(path)]
+
+
 def _before_pattern(path: Path) -> Path:
-    """The folder that a pattern starts from."""
-    return next(each for each in path.parents if not glob.has_magic(str(each)))
+    """The folder that a pattern or range starts from."""
+    return next(each for each in path.parents if not _is_pattern(each))
 
 
 def _matches(path: Path) -> Iterator[Path]:
-    """The files of a pattern, sorted; none where the path is no pattern."""
-    if glob.has_magic(str(path)):
+    """The files of a pattern or range, sorted; none where the path is neither."""
+    if _is_pattern(path):
         start = _before_pattern(path)
-        yield from sorted(each for each in start.glob(str(path.relative_to(start))) if each.is_file())
+        found = (start.glob(each) for each in spelled_out(str(path.relative_to(start))))
+        yield from sorted(each for part in found for each in part if each.is_file())

@@ -116,22 +116,29 @@ def pack(run: str | PathLike[str], overrides: Mapping[str, Any]) -> Package:
 def _rename(tables: dict[str, Any], place: Place, name: str) -> None:
     if place[0] == "python_path":  # it has a default, and may be missing from the file
         tables.setdefault("python_path", [""])
-    if _value_at(tables, place) is not None:
-        replace_at(tables, place, name)
-
-
-def _value_at(tables: Any, place: Place) -> Any:
-    for part in place:
-        try:
-            tables = tables[part]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return tables
+    stated, _ = _stated(tables, place)
+    if stated is not None:
+        replace_at(tables, stated, name)
 
 
 def _is_absolute(tables: dict[str, Any], place: Place) -> bool:
-    stated = _value_at(tables, place)
-    return isinstance(stated, str) and Path(stated).expanduser().is_absolute()
+    _, text = _stated(tables, place)
+    return Path(text).expanduser().is_absolute()
+
+
+def _stated(tables: Any, place: Place) -> tuple[Place | None, str]:
+    """Where the file states what stands at a place of the config, and as what; None and "" for a default.
+
+    A path may stand alone where the config has a list of them.
+    """
+    for depth, part in enumerate(place):
+        if isinstance(tables, str) and part == 0:
+            return place[:depth], tables
+        try:
+            tables = tables[part]
+        except (KeyError, IndexError, TypeError):
+            return None, ""
+    return (place, tables) if isinstance(tables, str) else (None, "")
 
 
 def _is_shared(path: Path, config: RunConfig) -> bool:

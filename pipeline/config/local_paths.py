@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 from softcask.pipeline.config.places import Place
-from softcask.pipeline.parts import MAY_BE_PATH, Options, ResolvedPath
+from softcask.pipeline.parts import MAY_BE_MADE, MAY_BE_PATH, Options, ResolvedPath
 
 _FILE_URLS = ("file://", "local://")
 
@@ -27,12 +27,15 @@ def local_path(address: str) -> Path | None:
 def local_paths(options: Options, place: Place = ()) -> Iterator[tuple[Place, Path]]:
     """Every local path that the options name, absolute, with its place: `(("teachers", 0, "weights"), ...)`.
 
+    Those that a run makes by itself (`MAY_BE_MADE`) are left out.
+
     Args:
         options: Validated with a `base`, so that its paths are absolute.
         place: Where these options stand in the whole config.
     """
     for name, field in type(options).model_fields.items():
-        yield from _paths(getattr(options, name), (field.annotation, *field.metadata), (*place, name))
+        if MAY_BE_MADE not in field.metadata:
+            yield from _paths(getattr(options, name), (field.annotation, *field.metadata), (*place, name))
 
 
 def _paths(value: Any, hint: Any, place: Place) -> Iterator[tuple[Place, Path]]:

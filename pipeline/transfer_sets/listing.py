@@ -57,7 +57,7 @@ def list_files(paths: Sequence[str], endings: tuple[str, ...], *, name: str | No
     Raises:
         TransferSetError: A path where nothing stands, or no such file in it; a file that is named twice.
     """
-    spelled = [url for path in paths for url in _spelled_out(path)]
+    spelled = [url for path in paths for url in spelled_out(path)]
     if len(spelled) == 1 and (facts := _single(spelled[0])) is not None:
         return FileList(urls=(spelled[0],), names=(file_name(spelled[0]),), facts=facts)
     with ThreadPoolExecutor(_REQUESTS) as threads:
@@ -90,7 +90,12 @@ def by_number(name: str) -> list[tuple[int, str]]:
     return [(int(part), part) if part.isdecimal() else (-1, part) for part in parts]
 
 
-def _spelled_out(path: str) -> Iterator[str]:
+def spelled_out(path: str) -> Iterator[str]:
+    """The path for each number of its ranges, `part-{000..123}`; itself where it has none.
+
+    Raises:
+        TransferSetError: A range that is empty, or longer than anyone means.
+    """
     found = _RANGE.search(path)
     if found is None:
         yield path
@@ -99,7 +104,7 @@ def _spelled_out(path: str) -> Iterator[str]:
     if not 0 <= last - first < _MOST_IN_RANGE:
         raise TransferSetError(f"{path}: the range {found[0]} is empty or too long; expected {{first..last}}")
     for number in range(first, last + 1):
-        yield from _spelled_out(f"{path[: found.start()]}{number:0{len(found[1])}d}{path[found.end() :]}")
+        yield from spelled_out(f"{path[: found.start()]}{number:0{len(found[1])}d}{path[found.end() :]}")
 
 
 def _single(url: str) -> dict[str, Any] | None:

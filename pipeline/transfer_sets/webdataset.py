@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
-from softcask.pipeline.parts import ResolvedPath
+from softcask.pipeline.parts import MAY_BE_MADE, ResolvedPath
 from softcask.pipeline.transfer_sets.arrow_strings import ArrowStrings
 from softcask.pipeline.transfer_sets.base import SourceOptions, TransferSet
 from softcask.pipeline.transfer_sets.blob_rows import BlobRows, first_cells
@@ -95,7 +95,7 @@ class WebDatasetOptions(SourceOptions):
     image: ImageOptions = ImageOptions()
     dtype: ElementType | None = None
     shape: tuple[int, ...] | None = None
-    index: ResolvedPath | None = None
+    index: Annotated[ResolvedPath | None, MAY_BE_MADE] = None
     threads: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")

@@ -142,6 +142,31 @@ def test_linked_folders_travel_once_and_a_loop_ends(own: Project, tmp_path: Path
     ]
 
 
+def test_a_path_travels_where_it_stands_for_a_list_of_one_too(own: Project, tmp_path: Path) -> None:
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    for number in range(3):
+        (rows / f"part-{number:02d}.parquet").write_bytes(b"")
+    text = Path(own.run).read_text()
+    head, _, rest = text.partition("[transfer_set]")
+    section = (
+        '[transfer_set]\nkind = "parquet"\npath = "rows/part-{01..02}.parquet"\ninput = "x"\n\n[classes]'
+    )
+    Path(own.run).write_text(head + section + rest.partition("[classes]")[2])
+    package = pack(own.run, OWN)
+    assert tables(package)["transfer_set"]["path"] == "rows/part-{01..02}.parquet"
+    assert [name for name in names(package) if "part" in name] == [
+        "rows/part-01.parquet",
+        "rows/part-02.parquet",
+    ]
+    moved = pack(own.run, OWN | {"transfer_set.path": [str(rows), "/there/*.parquet", "s3://b/c.parquet"]})
+    assert tables(moved)["transfer_set"]["path"] == ["rows", "/there/*.parquet", "s3://b/c.parquet"]
+    alone = pack(own.run, OWN | {"transfer_set.path": "/there/*.parquet"})
+    assert tables(alone)["transfer_set"]["path"] == "/there/*.parquet"
+    with pytest.raises(ConfigError, match=r"transfer_set.path\[0\]: .*gone-\*.parquet: no such file"):
+        pack(own.run, OWN | {"transfer_set.path": "gone-*.parquet"})
+
+
 def test_a_path_that_only_the_cluster_has_is_left_to_it(own: Project) -> None:
     package = pack(own.run, OWN | {"transfer_set.inputs": "/only/there/inputs.npy"})
     assert package.not_sent == ((("transfer_set", "inputs"), Path("/only/there/inputs.npy")),)

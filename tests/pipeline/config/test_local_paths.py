@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from pydantic import Field
 
 from softcask.pipeline.config.local_paths import local_path, local_paths
-from softcask.pipeline.parts import Options, ResolvedPath
+from softcask.pipeline.parts import MAY_BE_MADE, MAY_BE_PATH, Options, ResolvedPath
 
 
 class Inner(Options):
@@ -22,6 +23,9 @@ class Outer(Options):
     by_name: dict[str, ResolvedPath] = Field(default_factory=dict)
     inner: tuple[Inner, ...] = ()
     either: ResolvedPath | int = 0
+    cache: Annotated[ResolvedPath | None, MAY_BE_MADE] = None
+    model: Annotated[str, MAY_BE_PATH] = "hub/name"
+    local: Annotated[str, MAY_BE_PATH] = "/models/local"
 
 
 def test_every_path_is_found_with_its_place() -> None:
@@ -31,6 +35,7 @@ def test_every_path_is_found_with_its_place() -> None:
         "by_name": {"x": "d"},
         "inner": [{}, {"weights": "../e"}],
         "either": "f",
+        "cache": "made/by/the/run",
     }
     options = Outer.model_validate(raw, context={"base": "/base"})
     assert dict(local_paths(options)) == {
@@ -40,6 +45,7 @@ def test_every_path_is_found_with_its_place() -> None:
         ("by_name", "x"): Path("/base/d"),
         ("inner", 1, "weights"): Path("/base/../e"),
         ("either",): Path("/base/f"),
+        ("local",): Path("/models/local"),
     }
 
 
