@@ -175,7 +175,7 @@ def _notes(run: dict[str, Any]) -> Iterator[str]:
         yield f"{run['run']}: {figures.work(RunProgress(**known))}"
     if run.get("missing") and run["state"] == "at work":
         yield f"{run['run']} waits: {run['missing']}"
-    if error := run.get("error"):
+    if (error := run.get("error")) and run["state"] != "refused":  # which says it all
         yield f"{run['run']}: {error}"
     if run["problem"]:
         yield f"{run['run']}: {run['problem']}"

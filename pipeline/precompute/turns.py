@@ -140,7 +140,7 @@ class Turn:
         raise StoreBusy(
             f"another driver is at work on {self.objects.uri}, and {wants} wants the store for itself "
             f'(executor.other_drivers = "refuse"): run {other.run} on {other.host}{number}, last heard of '
-            f"{heard}, at {other.done:,} of {other.total:,} rows{more}. "
+            f"{heard}, at {other.stage}: {other.done:,} of {other.total:,}{more}. "
             f"Wait for its end (softcask status {self.objects.uri} --watch) and run again; or begin beside "
             "it with --force: both then label, and nothing is lost. A driver that was killed is in nobody's "
             f"way {STALE_AFTER:.0f} s after it was last heard of."

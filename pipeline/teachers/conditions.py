@@ -22,7 +22,11 @@ def conditions_of(teacher: Any) -> dict[str, Any]:
             the thread that computes, for torch keeps its number of threads by thread.
     """
     found: dict[str, Any] = {"machine": platform.machine(), "cpu": _cpu()}
+    if getattr(teacher, "is_auto", False):
+        found["batch_size"] = "auto"
     teacher = getattr(teacher, "teacher", teacher)  # of one in a wrapper that fits batches to it
+    if (reasons := getattr(teacher, "may_differ", None)) is not None:
+        found["may_differ"] = list(reasons)  # it knows best
     device = getattr(teacher, "device", None)
     torch = sys.modules.get("torch")  # a teacher that computes by it has loaded it
     if device is None or torch is None:
@@ -51,11 +55,15 @@ def may_differ(conditions: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         conditions: All the different ones that one teacher's workers told.
     """
     reasons = []
-    for field in sorted({name for each in conditions for name in each}):
+    for field in sorted({name for each in conditions for name in each} - {"may_differ"}):
         values = sorted({str(each.get(field)) for each in conditions})
         if len(values) > 1:
             reasons.append(f"workers differed in {field}: {', '.join(values)}")
-    if any(each.get("device") == "cuda" and not each.get("deterministic") for each in conditions):
+    reasons += sorted({reason for each in conditions for reason in each.get("may_differ", ())})
+    if any(each.get("batch_size") == "auto" for each in conditions):
+        reasons.append("batches had as many rows as fitted (batch_size = auto), which changes last bits")
+    silent = [each for each in conditions if "may_differ" not in each]
+    if any(each.get("device") == "cuda" and not each.get("deterministic") for each in silent):
         reasons.append(
             "torch chose among CUDA kernels freely, some of which sum in another order each time "
             "(torch.use_deterministic_algorithms was off): last bits may differ"

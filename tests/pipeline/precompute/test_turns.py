@@ -77,7 +77,7 @@ def test_a_driver_that_wants_the_store_alone_does_not_begin_beside_one_at_work(o
     with pytest.raises(StoreBusy) as refused:
         turn(objects, "second").look()
     message = str(refused.value)
-    for told in ("run first on far", "7 s ago", "120 of 600 rows", "--force", "softcask status", "60 s"):
+    for told in ("run first on far", "7 s ago", "label: 120 of 600", "--force", "softcask status", "60 s"):
         assert told in message
 
 

@@ -31,6 +31,21 @@ def test_cuda_kernels_that_are_chosen_freely_are_said_to_differ() -> None:
     assert "cuDNN timed its kernels" in reason
 
 
+def test_what_a_teacher_says_of_itself_counts_and_is_told_once() -> None:
+    compiled = {**CUDA, "deterministic": False, "may_differ": ["kernels were compiled"]}
+    assert may_differ([compiled, compiled]) == ("kernels were compiled",)
+    assert may_differ([{**CUDA, "deterministic": False, "may_differ": []}]) == ()
+
+
+def test_batches_that_were_fitted_to_memory_are_said_to_differ() -> None:
+    class Fitted:
+        is_auto = True
+        teacher = object()
+
+    (reason,) = may_differ([conditions_of(Fitted())])
+    assert "batch_size = auto" in reason
+
+
 def test_a_teacher_without_a_device_is_told_by_its_machine() -> None:
     assert conditions_of(object())["device"] == "cpu"
 
