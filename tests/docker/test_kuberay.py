@@ -126,7 +126,10 @@ def test_a_job_ends_its_cluster_and_is_tried_again() -> None:
 
 def test_the_command_is_one_that_the_submitters_shell_leaves_whole() -> None:
     (job,) = documents("rayjob")
-    assert re.fullmatch(r"[\w./=-]+( [\w./=-]+)*", job["spec"]["entrypoint"])
+    command = job["spec"]["entrypoint"]
+    assert re.fullmatch(r"[\w./=-]+( [\w./=-]+)*", command)
+    (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert f"executor.workers={group['maxReplicas']} " in command  # a GPU each
 
 
 def test_no_manifest_holds_a_secret() -> None:
