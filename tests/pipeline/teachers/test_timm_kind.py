@@ -144,6 +144,20 @@ def test_timms_own_weights_are_read_from_the_hubs_cache_without_a_network(hub_ca
     assert options.fingerprint_fields() == by_file.fingerprint_fields()
 
 
+def test_a_model_of_ones_own_on_the_hub_is_a_folder_there(hub_cache: Path, tmp_path: Path) -> None:
+    commit = "89abcdef0123456789abcdef0123456789abcdef"
+    repository = hub_cache / "models--org--mine"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "v2").write_text(commit)
+    folder = saved_folder(tmp_path)
+    shutil.copytree(folder, repository / "snapshots" / commit)
+    options, rows = teacher(model="hf-hub:org/mine", revision="v2"), photos(2, 160, 160, 3)
+    assert options.fingerprint_fields() == teacher(model=folder).fingerprint_fields()
+    np.testing.assert_array_equal(options.load().logits(rows), teacher(model=folder).load().logits(rows))
+    with pytest.raises(TeacherError, match="model 'org/mine' is no folder"):
+        teacher(model="hf-hub:org/mine").load()
+
+
 def test_classes_of_imagenet_are_found_by_wordnets_ids_and_by_name(hub_cache: Path) -> None:
     wanted = ["goldfish", "tench, Tinca tinca", "n01491361"]
     rows = photos(2, 160, 160, 3)
