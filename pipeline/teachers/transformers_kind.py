@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -129,7 +130,11 @@ class TransformersTeacherOptions(ModuleTeacherOptions):
         )
 
     def _build(self) -> Built:
-        transformers, folder = required("transformers", extra="hf"), self._folder()
+        folder = self._folder()
+        # transformers imports it wherever it is installed, and does not say what of it failed.
+        if find_spec("torchvision") or (self._of_images and self.image_processor == "torchvision"):
+            required("torchvision", extra="torchvision")
+        transformers = required("transformers", extra="hf")
         try:
             with _without_progress_bars(transformers):
                 return self._built(transformers, folder)

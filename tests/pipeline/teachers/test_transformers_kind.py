@@ -456,3 +456,14 @@ def test_a_fingerprint_needs_neither_torch_nor_transformers(tmp_path: Path) -> N
     command = [sys.executable, "-c", script, saved_text_model(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert done == ["(('negative',), ('positive',))", "False False"]
+
+
+def test_a_torchvision_that_is_missing_or_does_not_fit_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = saved_image_model(tmp_path)
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # its import raises ModuleNotFoundError
+    monkeypatch.setattr("softcask.pipeline.teachers.transformers_kind.find_spec", lambda _: None)
+    with pytest.raises(TeacherError, match="'hf-a': torchvision is not installed here: pip install"):
+        teacher(model=model, task="image-classification").load()
+    teacher(model=model, task="image-classification", image_processor="pil").load()
