@@ -44,11 +44,25 @@ def file_facts(url: str) -> dict[str, Any]:
     Raises:
         TransferSetError: No such file, or it may not be looked at.
     """
+    facts = facts_unless_folder(url)
+    with told(url):
+        if facts is None:
+            raise IsADirectoryError(url)
+        return facts
+
+
+def facts_unless_folder(url: str) -> dict[str, Any] | None:
+    """`file_facts` of a file, None of a folder: one request.
+
+    Raises:
+        TransferSetError: Neither stands there, or it may not be looked at.
+    """
     with told(url):
         filesystem, path = fsspec.url_to_fs(url)
+        filesystem.invalidate_cache(path)  # what a listing told before is not what stands there now
         info = filesystem.info(path)
         if info["type"] == "directory":
-            raise IsADirectoryError(path)
+            return None
         facts = {"name": file_name(url), "bytes": info.get("size")}
         if isinstance(filesystem, LocalFileSystem):
             return facts | {"modified_ns": Path(path).stat().st_mtime_ns}

@@ -16,7 +16,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from softcask.pipeline.transfer_sets.files import change_marks, file_facts, file_name, told
+from softcask.pipeline.transfer_sets.files import change_marks, facts_unless_folder, file_name, told
 from softcask.storage_schemas.errors import TransferSetError
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -109,15 +109,12 @@ def spelled_out(path: str) -> Iterator[str]:
 
 def _single(url: str) -> dict[str, Any] | None:
     """Facts of a file; None for a folder or pattern."""
-    if _is_pattern(url) or _is_folder(url):
-        return None
-    return file_facts(url)
+    return None if _is_pattern(url) else facts_unless_folder(url)
 
 
 def _found(url: str, endings: tuple[str, ...]) -> list[tuple[str, str, Sequence[object]]]:
     """Of each file: its URL, its name, its size and what else marks a version."""
-    if not _is_pattern(url) and not _is_folder(url):
-        facts = file_facts(url)
+    if (facts := _single(url)) is not None:
         return [(url, file_name(url), tuple(value for key, value in facts.items() if key != "name"))]
     with told(url):
         filesystem, path = fsspec.url_to_fs(url)
@@ -160,12 +157,6 @@ def _is_pattern(url: str) -> bool:
     if not any(sign in url for sign in signs):
         return False
     return "://" in url or not Path(url).exists()
-
-
-def _is_folder(url: str) -> bool:
-    with told(url):
-        filesystem, path = fsspec.url_to_fs(url)
-        return bool(filesystem.isdir(path))
 
 
 def _base(path: str) -> str:

@@ -61,7 +61,12 @@ class Shards:
         url = self.files.urls[file]
         with told(url):
             data = self._read(file, url, start, stop)
-        if len(data) != stop - start:
+        if len(data) > stop - start:
+            raise TransferSetError(
+                f"{url}: gave {len(data)} bytes where {stop - start} were asked for; its server does not "
+                "know ranges: copy the shards to one that does, or to a disk"
+            )
+        if len(data) < stop - start:
             raise TransferSetError(f"{url}: ends before byte {stop}; it has changed since it was indexed")
         return data
 
