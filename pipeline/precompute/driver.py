@@ -13,6 +13,7 @@ from softcask.pipeline.executors.registry import executor_from
 from softcask.pipeline.factories import add_to_path
 from softcask.pipeline.label import TaskReport
 from softcask.pipeline.plan import Task, plan_tasks
+from softcask.pipeline.precompute.apart import apart
 from softcask.pipeline.precompute.classes import with_classes
 from softcask.pipeline.precompute.codecs import (
     Settled,
@@ -125,7 +126,7 @@ def _run(
     run: RunObserver,
 ) -> None:
     run.label(sum(task.rows * len(task.teachers) for pool in pools for task in pool.tasks))
-    for report in executor.run(pools):
+    for report in executor.run(apart(pools, run.rank())):
         if isinstance(report, Failure):
             run.failure(report)
         else:

@@ -151,6 +151,14 @@ class RunObserver(AbstractContextManager["RunObserver"]):
             self._begin()
         return keys.run_progress(self.run) if self._heartbeat is not None else None
 
+    def rank(self) -> int:
+        """How many of the drivers at work on the store came before this one; 0 where it is not known."""
+        try:
+            return self._turn.rank()
+        except SoftcaskError as error:
+            _LOG.warning("this run goes on as if it were alone: %s", error)
+            return 0
+
     def label(self, total: int) -> None:
         """Labelling begins: of so many rows, times teachers."""
         with self._lock:

@@ -21,6 +21,7 @@ from softcask.pipeline.store.runs import (
     STALE_AFTER,
     age_of,
     read_runs,
+    run_names,
     state_of,
 )
 from softcask.storage_schemas import keys
@@ -33,6 +34,9 @@ OtherDrivers = Literal["cooperate", "refuse"]
 
 _WATCHED = 2 * BEAT_EVERY
 """Seconds that a driver which seems dead is given to say a word: clocks may differ."""
+
+_LOOKED_AT = 100
+"""Newest runs among which those at work are looked for, where nothing but time is at stake."""
 
 _FARTHEST_CLOCKS = 24 * 3600.0
 """Seconds by which they may; of who was silent for longer, no sign of life is waited for."""
@@ -79,6 +83,12 @@ class Turn:
             self._claim()
         elif not self.force:
             self._refuse(self._claimant())
+
+    def rank(self) -> int:
+        """How many of the drivers at work came before this one; who began at one moment differs, too."""
+        runs = read_runs(self.objects, run_names(self.objects)[-_LOOKED_AT:])
+        others = (run.progress for run in runs if run.progress is not None and run.name < self.run)
+        return sum(state_of(each, self.now()) == "at work" for each in others)
 
     def _claim(self) -> None:
         """Take the next number; then see whether anybody who needs none is at work."""

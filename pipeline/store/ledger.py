@@ -1,7 +1,8 @@
 """What a store's logits cost, as its runs recorded it, and whose passes stand behind an entry.
 
-A ledger counts what runs measured. What a worker was computing when it was killed was never told, and of a
-unit that was run twice because it straggled only the pass that ended first is known: both are left out.
+A ledger counts what runs measured. What a worker was computing when it was killed or its unit failed was
+never told, and of a unit that was run twice because it straggled only the pass that ended first is known:
+both are left out.
 """
 
 from __future__ import annotations

@@ -181,3 +181,12 @@ def test_a_damaged_word_or_claim_is_in_nobodys_way(objects: StoreObjects) -> Non
     second.look()
     second.take()
     assert "00000002.json" in objects.names(keys.CLAIMS)
+
+
+def test_drivers_at_work_are_ranked_by_when_they_came_and_the_dead_do_not_count(
+    objects: StoreObjects,
+) -> None:
+    for run, ago, outcome in (("a", 5.0, ""), ("b", 500.0, ""), ("c", 5.0, "finished"), ("d", 5.0, "")):
+        say(objects, run, ago=ago, outcome=outcome)
+    ranks = {run: turn(objects, run, "cooperate").rank() for run in "acde"}
+    assert ranks == {"a": 0, "c": 1, "d": 1, "e": 2}

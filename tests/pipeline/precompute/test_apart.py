@@ -1,0 +1,61 @@
+"""Drivers that cooperate do not go through the units side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.worlds import run_config, teacher, write_rows
+
+from softcask.pipeline.precompute.apart import BegunAt, apart
+from softcask.pipeline.precompute.driver import precompute
+from softcask.pipeline.precompute.results import Progress
+from softcask.pipeline.store.access.objects import StoreObjects
+from softcask.pipeline.store.runs import read_runs
+
+
+@given(items=st.lists(st.integers(), max_size=9), first=st.integers(0, 8), place=st.integers(-12, 12))
+def test_all_items_are_there_once_from_some_place_on(items: list[int], first: int, place: int) -> None:
+    first = min(first, len(items))
+    begun, expected = BegunAt(items, first), items[first:] + items[:first]
+    assert list(begun) == [*begun[:]] == expected
+    assert list(begun[1:3]) == expected[1:3]
+    assert len(begun) == len(items)
+    if -len(items) <= place < len(items):
+        assert begun[place] == expected[place]
+    else:
+        with pytest.raises(IndexError):
+            begun[place]
+
+
+def test_nothing_is_copied() -> None:
+    million = range(1_000_000)
+    assert BegunAt(million, 7)._items is million
+
+
+def test_a_driver_alone_begins_at_the_first_unit() -> None:
+    assert apart([], 0) == []
+
+
+def test_a_second_driver_begins_elsewhere_and_does_little_that_the_first_does(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    config = run_config(tmp_path, teacher("a"))
+    units: dict[str, list[int]] = {"first": [], "second": []}
+
+    def second(progress: Progress) -> None:
+        if progress.task is not None:
+            units["second"].append(progress.task.index)
+
+    def first(progress: Progress) -> None:
+        if progress.task is not None:
+            units["first"].append(progress.task.index)
+            if len(units["first"]) == 1:
+                precompute(config, watch=second)
+
+    precompute(config, watch=first)
+    assert units["first"][0] == 0
+    assert units["second"][0] not in (0, 1, 2)
+    runs = read_runs(StoreObjects.at(str(tmp_path / "cask")), records=True)
+    assert sum(run.record.units.get("a", 0) for run in runs if run.record) == 8
