@@ -31,7 +31,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent))
 import measuring
 from cpu_meter import Seconds
-from engine_sides import BARE, OTHERS, OURS, TWO, Rows, Side, make_rows, ray_cluster
+from engine_sides import BARE, LARGE_UNITS, OTHERS, OURS, TWO, Rows, Side, make_rows, ray_cluster
 
 MOST_OVER_BARE = {"mlp": 1.05, "conv": 1.03}
 LEAST_OVER_RAY_DATA = 1.5
@@ -158,7 +158,7 @@ def main() -> None:
         measuring.refuse_if_busy()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)  # Ray Data's
-    sides = (OTHERS[0], OTHERS[1], *OURS, TWO, OTHERS[2]) if arguments.beside else OURS
+    sides = (OTHERS[0], OTHERS[1], *OURS, LARGE_UNITS, TWO, OTHERS[2]) if arguments.beside else OURS
     console = Console(record=True, width=130)
     console.print(f"{measuring.machine()}, torch {torch.__version__}")
     with measuring.scratch() as folder:

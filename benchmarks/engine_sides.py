@@ -29,7 +29,8 @@ from softcask.pipeline.transfer_sets.indexing import index_rows
 from softcask.storage_schemas import keys
 
 BATCH = 500
-UNIT = 5_000
+UNIT, LARGE_UNIT = 5_000, 20_000
+"""Rows a unit; of some millions, softcask would take 32,768 if it were not told."""
 CLASSES = 10
 
 Batches = Iterator[np.ndarray]
@@ -131,12 +132,12 @@ def ray_data(rows: Rows, model: str) -> Seconds:
     return seconds_of(work)
 
 
-def softcask(kind: str, workers: int = 1) -> Callable[[Rows, str], Seconds]:
+def softcask(kind: str, *, workers: int = 1, unit: int = UNIT) -> Callable[[Rows, str], Seconds]:
     """`precompute` over rows that are indexed already."""
 
     def run(rows: Rows, model: str) -> Seconds:
         with scratch() as folder:
-            config = run_config(folder / "cask", rows.file, model, kind, workers)
+            config = run_config(folder / "cask", rows.file, model, kind, workers, unit)
             index_only(config)
             return seconds_of(lambda: precompute(config))
 
@@ -154,10 +155,15 @@ OTHERS = (
     Side(name="script with torch.save", run=script),
     Side(name="Ray Data, write_parquet", run=ray_data, on_ray=True),
 )
+LARGE_UNITS = Side(
+    name=f"softcask, ray, units of {LARGE_UNIT:,}", run=softcask("ray", unit=LARGE_UNIT), on_ray=True
+)
 TWO = Side(name="softcask, ray, 2 actors", run=softcask("ray", workers=2), on_ray=True)
 
 
-def run_config(folder: Path, images: Path, model: str, kind: str, workers: int = 1) -> RunConfig:
+def run_config(
+    folder: Path, images: Path, model: str, kind: str, workers: int = 1, unit: int = UNIT
+) -> RunConfig:
     """A run of one teacher over the rows in `images`."""
     teacher = {
         "kind": "torch",
@@ -168,7 +174,7 @@ def run_config(folder: Path, images: Path, model: str, kind: str, workers: int =
     }
     return RunConfig.model_validate(
         {
-            "store": {"uri": str(folder), "unit_rows": UNIT},
+            "store": {"uri": str(folder), "unit_rows": unit},
             "transfer_set": {"kind": "arrays", "inputs": str(images)},
             "classes": {"count": CLASSES},
             "teachers": [teacher],
@@ -188,9 +194,9 @@ def index_only(config: RunConfig) -> None:
         source=source.describe(),
         input_shape=source.input_shape,
         input_dtype=str(source.input_dtype),
-        unit_rows=UNIT,
+        unit_rows=config.store.unit_rows,
         index=lambda: index_rows(source, num_classes=CLASSES, max_quarantined=0),
-        choose_unit_rows=lambda _: UNIT,
+        choose_unit_rows=lambda _: UNIT,  # not asked
     )
 
 

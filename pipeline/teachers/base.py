@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, field_validator
 
 from softcask.pipeline.parts import Options
 from softcask.storage_schemas.errors import ConfigError
@@ -24,6 +24,19 @@ Role = Literal["member", "generalist", "specialist"]
 
 AUTO_ON_HOST, AUTO_ON_DEVICE = 256, 1024
 """Rows that "auto" begins with. A process that takes all memory of a host is ended, not told: few there."""
+
+
+def _told_once(found: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(found)
+    except ValidationError:
+        raise ConfigError(
+            f'batch_size must be a number of rows from 1 on, or "auto"; found {found!r}'
+        ) from None
+
+
+BatchSize = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], WrapValidator(_told_once)]
+"""Rows a forward pass."""
 
 
 class Teacher(Protocol):
@@ -114,7 +127,7 @@ class TeacherOptions(Options):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     role: Role = "member"
     code_version: str = ""
-    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 256
+    batch_size: BatchSize = 256
     num_cpus: int = Field(default=1, ge=1)
     num_gpus: float = Field(default=0, ge=0)
     memory_gb: float | None = Field(default=None, gt=0)

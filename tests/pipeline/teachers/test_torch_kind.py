@@ -333,6 +333,8 @@ def test_a_gpu_that_was_asked_for_and_is_not_there_is_never_replaced_by_the_cpu(
         ("factory", "models.linear", "expected 'module:function', such as 'models:small_cnn'"),
         ("dtype", "float64", "'float32', 'bfloat16' or 'float16'"),
         ("weigths", "w.pt", "Extra inputs are not permitted"),
+        ("batch_size", 0, 'batch_size must be a number of rows from 1 on, or "auto"; found 0'),
+        ("batch_size", "many", "found 'many'"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(field: str, value: Any, part: str) -> None:
