@@ -21,6 +21,8 @@ _SETTLED_AFTER = 30.0
 _SLOW_START = 120.0
 """Seconds that a process may take to start on a busy node, before it is said that there is no room."""
 _GRACE = 15.0
+_REMEMBERED = 3
+"""Lost nodes that are named: on spot nodes there are ever more of them."""
 
 
 class Dispatcher:
@@ -105,7 +107,8 @@ class Dispatcher:
     def _look(self) -> Iterator[Failure]:
         nodes = dict(self._cluster.nodes())
         self._gone |= {name: self._nodes[name] for name in self._nodes.keys() - nodes.keys()}
-        self._gone = {name: node for name, node in self._gone.items() if name not in nodes}
+        gone = [(name, node) for name, node in self._gone.items() if name not in nodes]
+        self._gone = dict(gone[-_REMEMBERED:])
         self._nodes = nodes
         active = [crew for crew in self._crews if not crew.over]
         for crew in active:
@@ -157,7 +160,7 @@ class Dispatcher:
         elif possible and others:
             self._say(crew, f"{wants}; it starts when {', '.join(others)} leaves room")
         elif not possible or waited >= _SAY_AFTER:
-            step = waited // _SAY_EVERY * _SAY_EVERY
+            step = waited // _SAY_EVERY * _SAY_EVERY or waited // _SAY_AFTER * _SAY_AFTER
             self._say(crew, f"{wants}; waiting {step:,.0f} s of {patience:,.0f} s")
 
     def _say(self, crew: Crew, waiting: str) -> None:

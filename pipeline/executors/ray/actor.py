@@ -39,3 +39,6 @@ class _Actor:
         """Finish what is being written."""
         if self._worker is not None:
             self._worker.close()
+
+
+ACTOR: Any = ray.remote(_Actor)

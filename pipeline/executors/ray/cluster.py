@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from softcask.pipeline.executors.base import Pool
 from softcask.pipeline.executors.capacity import Nodes
 from softcask.pipeline.executors.cluster import Event
-from softcask.pipeline.executors.ray.actor import EXTRA_THREADS, _Actor
+from softcask.pipeline.executors.ray.actor import ACTOR, EXTRA_THREADS
 from softcask.storage_schemas.errors import ExecutorError, SoftcaskError
 
 _LOG = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class RayCluster:
         host, _, port = str(ray.get_runtime_context().gcs_address).rpartition(":")
         self._head = (host.strip("[]"), int(port))
         self._head_seen = time.monotonic()
-        self._head_is_reachable = self._head_answers()
+        self._head_is_reachable, self._head_is_lost = self._head_answers(), False
 
     def now(self) -> float:
         """See `Cluster.now`."""
@@ -84,8 +84,7 @@ class RayCluster:
         group = _reserve(pool) if pool.num_gpus > 1 else None
         if group is not None:
             needs["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group)
-        remote: Any = ray.remote(_Actor)
-        actor = remote.options(max_concurrency=in_flight + EXTRA_THREADS, **needs).remote(pool.recipe)
+        actor = ACTOR.options(max_concurrency=in_flight + EXTRA_THREADS, **needs).remote(pool.recipe)
         worker = _Worker(actor, group)
         self._expect(actor.place.remote(), worker, "placed")
         self._expect(actor.start.remote(), worker, "ready")
@@ -115,6 +114,8 @@ class RayCluster:
 
     def close(self, workers: Iterable[_Worker], seconds: float) -> None:
         """See `Cluster.close`."""
+        if self._head_is_lost:
+            return  # there is no time: Ray is about to end this process
         if closing := [worker.actor.close.remote() for worker in workers]:
             ray.wait(closing, num_returns=len(closing), timeout=seconds)
 
@@ -146,7 +147,8 @@ class RayCluster:
                 self._head_seen = self.now()
                 return
             silent = self.now() - self._head_seen
-            if silent >= 0.75 * float(os.environ.get(_RECONNECT, _RECONNECT_SECONDS)):
+            self._head_is_lost = silent >= 0.75 * float(os.environ.get(_RECONNECT, _RECONNECT_SECONDS))
+            if self._head_is_lost:
                 raise ExecutorError(
                     f"the head of the Ray cluster at {self._head[0]}:{self._head[1]} has not answered for "
                     f"{silent:.0f} s; it is gone, and with it this run. What is committed is safe: start the "

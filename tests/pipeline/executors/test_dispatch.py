@@ -218,7 +218,7 @@ def test_lost_capacity_is_named_waited_for_and_then_an_error(caplog: pytest.LogC
     assert 120 <= cluster.clock <= 130
     told = [record.message for record in caplog.records if "waiting" in record.message]
     assert any("X needs 1 GPU, cluster has 0 GPU (1 GPU lost with node b); waiting" in line for line in told)
-    assert 3 <= len(told) <= 5  # not every second
+    assert 3 <= len(told) <= 7  # not every second
 
 
 def test_capacity_that_comes_back_in_time_is_used() -> None:
