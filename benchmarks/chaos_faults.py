@@ -151,7 +151,7 @@ def fill_disk(run: Run, blows: int) -> None:
             continue
         code = run.wait()
         filler.unlink()
-        assert code == 2 and "No space left" in run.said(), (code, run.said())
+        assert code == 2 and "no space left" in run.said(), (code, run.said())
         run.start_driver()
     run.finish(most=blows + 4)
 
