@@ -20,6 +20,7 @@ from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.reading.reader import Store, open_store
 from softcask.pipeline.targets.soft_targets import normalised
 from softcask.storage_schemas import keys
+from softcask.storage_schemas.absent import without_absent
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.codecs.registry import codec_named
 from softcask.storage_schemas.codecs.topk import Settings, TopK
@@ -180,6 +181,11 @@ def _check_sources(store: Store, teachers: Sequence[str], into: str, allow_lossy
                 f"teacher {name!r} has {manifest.num_classes} classes, {teachers[0]!r} has "
                 f"{store.teacher(teachers[0]).num_classes}; only teachers over the same can be combined"
             )
+        if manifest.absent_classes != store.teacher(teachers[0]).absent_classes:
+            raise ExchangeError(
+                f"teachers {name!r} and {teachers[0]!r} lack different classes (-inf in every row); only "
+                "those that lack the same ones can become one"
+            )
         if missing := store.missing_units(name):
             raise IncompleteStore(
                 f"teacher {name!r} of {store.uri} lacks {len(missing)} units, the first of segment "
@@ -207,8 +213,14 @@ def _derive(
     }
     wanted = store.teachers.get(into)
     if wanted is None or wanted.kind != "derived" or wanted.fingerprint != canonical(fingerprint):
-        classes = store.teacher(teachers[0]).num_classes
-        codec, expected, reason = _codec(store, logits_of, request.resolved(classes), classes, into)
+        classes, absent = store.teacher(teachers[0]).num_classes, store.teacher(teachers[0]).absent_classes
+        codec, expected, reason = _codec(
+            store,
+            lambda rows_B: without_absent(logits_of(rows_B), absent),
+            request.resolved(classes),
+            classes - len(absent),
+            into,
+        )
         wanted = entry_manifest(
             objects,
             into,
@@ -219,6 +231,7 @@ def _derive(
             recorded={"codec": {"reason": reason}} if reason else {},
             expected=expected,
             stats=all(store.teacher(name).stats for name in teachers),
+            absent=absent,
         )
     encode = encoding(objects, wanted, logits_of)
     return fill_entry(store, wanted, encode, objects=objects, progress=progress)
@@ -245,7 +258,7 @@ def _codec(
     """The codec asked for, fitted on stored rows if it needs that; how well it did on others; and why it."""
     if not request.needs_trial:
         if request.name == TopK.name:
-            head = request.k or min(_HEAD, classes)
+            head = min(request.k or _HEAD, classes)
             return TopK(settings=Settings(num_classes=classes, head_size=head)), (), ""
         return codec_named(str(request.name))(), (), ""
     most = min(len(store.rows), request.rows, max(2, _SAMPLE_BYTES // (4 * classes)))

@@ -25,6 +25,7 @@ from softcask.pipeline.store.rows import UnitRows, read_rows
 from softcask.pipeline.store.writing.commit import commit_encoded
 from softcask.pipeline.store.writing.encoding import EncodedUnit, UnitEncoder
 from softcask.pipeline.store.writing.sealing import seal
+from softcask.storage_schemas.absent import Absent, without_absent
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.fingerprint import canonical
 from softcask.storage_schemas.manifest import Fidelity, SegmentManifest, TeacherManifest
@@ -33,7 +34,7 @@ Encode = Callable[[NDArray[np.int64]], EncodedUnit]
 """A unit's rows `[R]`, by number in the store, as they are to be kept; where a number is -1 the row was
 dropped, and nothing is to be known of it."""
 LogitsOf = Callable[[NDArray[np.int64]], NDArray[np.float32]]
-"""Finite float32 logits `[B, C]` of rows of the store, by number."""
+"""Float32 logits `[B, C]` of rows of the store, by number; finite, but of absent classes."""
 
 _BATCH_BYTES = 16 << 20
 _VERSIONED = ("softcask", "numpy", "pyarrow")
@@ -73,6 +74,7 @@ def entry_manifest(
     recorded: Mapping[str, Any],
     expected: tuple[Fidelity, ...] = (),
     stats: bool = True,
+    absent: Absent = (),
 ) -> TeacherManifest:
     """What an entry's name is to be pinned to; what its codec keeps once is put into the store."""
     spec = publish_codec(objects, name, codec)
@@ -83,6 +85,7 @@ def entry_manifest(
         kind=kind,
         role="member",
         num_classes=num_classes,
+        absent_classes=absent,
         batch_size=_batch_rows(num_classes),
         codec=spec,
         expected_fidelity=expected,
@@ -145,10 +148,10 @@ def encoding(objects: StoreObjects, wanted: TeacherManifest, logits_of: LogitsOf
     codec = load_codec(objects, wanted)
 
     def encode(numbers_R: NDArray[np.int64]) -> EncodedUnit:
-        encoder = UnitEncoder(codec, rows=len(numbers_R), num_classes=wanted.num_classes)
+        encoder = UnitEncoder(codec, rows=len(numbers_R), num_classes=wanted.stored_classes)
         for first in range(0, len(numbers_R), step := _batch_rows(wanted.num_classes)):
-            numbers_B = numbers_R[first : first + step]
-            encoder.add(_logits(numbers_B, logits_of, wanted.num_classes))
+            logits_BC = _logits(numbers_R[first : first + step], logits_of, wanted.num_classes)
+            encoder.add(without_absent(logits_BC, wanted.absent_classes))
         return encoder.finish()
 
     return encode

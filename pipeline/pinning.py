@@ -22,6 +22,7 @@ from softcask.pipeline.teachers.base import Teacher, TeacherOptions
 from softcask.pipeline.teachers.checks import PROBE_TOLERANCE, check_logits, compare_probe, probe_positions
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.storage_schemas import keys, tables
+from softcask.storage_schemas.absent import without_absent
 from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch, StoreError
 from softcask.storage_schemas.fingerprint import canonical, differences
 from softcask.storage_schemas.manifest import SegmentManifest, TeacherManifest
@@ -200,8 +201,14 @@ def probe_rows(teacher: Teacher, wanted: TeacherManifest, source: TransferSet, r
     if len(positions_P):
         logits_PC = teacher.logits(source.read(positions_P).inputs_B)
     check_logits(
-        logits_PC, num_classes=wanted.num_classes, teacher=wanted.name, unit="(probe rows)", sample_ids=ids
+        logits_PC,
+        num_classes=wanted.num_classes,
+        teacher=wanted.name,
+        unit="(probe rows)",
+        sample_ids=ids,
+        absent=wanted.absent_classes,
     )
+    logits_PC = without_absent(logits_PC, wanted.absent_classes)
     columns = {
         "row": pa.array(positions_P),
         "sample_id": pa.array(ids, pa.string()),

@@ -8,11 +8,12 @@ bytes.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.checksum import crc32c_hex
@@ -280,6 +281,7 @@ class TeacherManifest(Manifest):
         kind: Kind of teacher.
         role: member, generalist or specialist.
         num_classes: Logits a row.
+        absent_classes: Those that are -inf in every row and not stored, rising.
         batch_size: Rows a forward pass; fixed, because it changes the last bits. `auto` where it was found by
             trial: then equal bits are not promised, and each receipt has its own.
         codec: How its logits are kept.
@@ -295,6 +297,7 @@ class TeacherManifest(Manifest):
     kind: str
     role: Literal["member", "generalist", "specialist"]
     num_classes: Annotated[int, Field(ge=2, le=1 << 20)]
+    absent_classes: tuple[Annotated[int, Field(ge=0, lt=1 << 20)], ...] = later(())
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"]
     codec: CodecSpec
     codec_request: Facts = later({})
@@ -302,6 +305,19 @@ class TeacherManifest(Manifest):
     stats: bool = later(True)
     fingerprint: Facts
     recorded: Facts
+
+    @model_validator(mode="after")
+    def _check_absent(self) -> Self:
+        absent = self.absent_classes
+        rising = all(before < after for before, after in itertools.pairwise(absent))
+        if absent and not (rising and absent[-1] < self.num_classes and self.stored_classes >= 2):
+            raise ValueError(f"absent classes must rise, be below {self.num_classes} and leave two or more")
+        return self
+
+    @property
+    def stored_classes(self) -> int:
+        """Logits a row that are stored: what its codec sees."""
+        return self.num_classes - len(self.absent_classes)
 
     def pinned(self) -> dict[str, Any]:
         """What must be equal for another run to go on under this name."""

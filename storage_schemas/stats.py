@@ -24,15 +24,21 @@ _FEW = 16
 
 
 def stats_table(
-    decoded: Decoded, *, rows_B: NDArray[np.int64], sample_ids: pa.Array, labels_B: NDArray[np.int64]
+    decoded: Decoded,
+    *,
+    rows_B: NDArray[np.int64],
+    sample_ids: pa.Array,
+    labels_B: NDArray[np.int64],
+    classes_K: NDArray[np.int64] | None = None,
 ) -> pa.Table:
     """Statistics at T=1 of B rows.
 
     Args:
-        decoded: Logits `[B, C]` as stored.
+        decoded: Logits `[B, K]` as stored.
         rows_B: Each row's place in its segment.
         sample_ids: Each row's id, strings.
         labels_B: Each row's class, -1 where it has none.
+        classes_K: Which classes are stored, where some are absent; None: all.
 
     Returns:
         A table with the schema `STATS`: log-probabilities, entropy and logsumexp in nats; the margin is the
@@ -51,7 +57,7 @@ def stats_table(
         "row": pa.array(rows_B, pa.int64()),
         "sample_id": sample_ids,
         "label": pa.array(labels_B, pa.int32(), mask=labels_B < 0),
-        "top_classes": _lists(top_BK),
+        "top_classes": _lists(top_BK if classes_K is None else classes_K[top_BK].astype(np.int32)),
         "top_log_probs": _lists(top_log_BK),
         "entropy": pa.array(entropy_B.astype(np.float32)),
         "margin": pa.array(margin_B.astype(np.float32)),

@@ -141,6 +141,18 @@ class MadeStore:
             self.logits[name, segment] = rng.normal(0, 4, (manifest.rows, self.classes)).astype(np.float32)
         return teacher
 
+    def teacher_without(self, name: str, absent: Sequence[int], codec: CodecSpec) -> TeacherManifest:
+        """A teacher of which these classes are absent; its logits are of the others."""
+        teacher = teacher_manifest(name, classes=self.classes, codec=codec)
+        teacher = teacher.model_copy(update={"absent_classes": tuple(absent)})
+        self.teachers[name] = teacher
+        pin_by_hand(self.objects, teacher, [segment for segment, _ in self.segments.values()])
+        for segment, (manifest, _) in self.segments.items():
+            rng = np.random.default_rng([*name.encode(), *segment.encode()])
+            shape = manifest.rows, teacher.stored_classes
+            self.logits[name, segment] = rng.normal(0, 4, shape).astype(np.float32)
+        return teacher
+
     def rows_of(self, index: int, segment: str = "s0000") -> UnitRows:
         return unit_rows_of(*self.segments[segment], index)
 

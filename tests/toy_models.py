@@ -155,3 +155,26 @@ class _BrokenAfter(nn.Module):
 def broken_after_probe() -> nn.Module:
     """A teacher that can be loaded and pinned, and fails on every unit."""
     return _BrokenAfter()
+
+
+class _Padded(nn.Module):
+    """A net of which some classes are -inf in every row, but for what is spoiled in the row `where`."""
+
+    def __init__(self, module: nn.Module, absent: list[int], where: float, spoiled: dict[int, float]) -> None:
+        super().__init__()
+        self.net, self.absent, self.where, self.spoiled = module, absent, where, spoiled
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits = self.net(inputs).clone()
+        logits[:, self.absent] = -torch.inf
+        for column, value in self.spoiled.items():
+            logits[inputs.flatten(1)[:, 0] == self.where, column] = value
+        return logits
+
+
+def padded(
+    classes: int, absent: list[int], seed: int = 0, where: float = -1, spoiled: dict[str, float] | None = None
+) -> nn.Module:
+    """A teacher of a padded output layer."""
+    other = {int(column): value for column, value in (spoiled or {}).items()}
+    return _Padded(net(seed, classes), absent, where, other)

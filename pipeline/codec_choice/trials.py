@@ -132,7 +132,7 @@ def topk_codec(head: int, classes: int, temperatures: tuple[float, ...]) -> TopK
 def head_size(request: CodecRequest, classes: int) -> int:
     """Logits a row that `topk` keeps: as many as asked for, or as there is room for; 0 where for none."""
     if request.k is not None:
-        return request.k
+        return min(request.k, classes)  # some may be absent
     one, two = (_fixed_bytes(topk_codec(k, classes, TEMPERATURES), classes) for k in (1, 2))
     room = (request.max_bytes or DEFAULT_BYTES) - one
     return max(0, min(classes, 1 + int(room // (two - one))))

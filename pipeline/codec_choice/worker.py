@@ -20,6 +20,7 @@ from softcask.pipeline.teachers.base import HasOutputLayer, Teacher, TeacherOpti
 from softcask.pipeline.teachers.checks import check_logits
 from softcask.pipeline.teachers.fitting import FittedTeacher
 from softcask.pipeline.transfer_sets.base import SourceOptions, TransferSet
+from softcask.storage_schemas.absent import present_classes, without_absent
 from softcask.storage_schemas.errors import ConfigError, TransferSetError
 from softcask.storage_schemas.manifest import CodecSpec, Fidelity
 
@@ -121,6 +122,8 @@ class TrialWorker:
             FittedTeacher(teacher, self.recipe.teacher.batch_size), task.request.rows
         )
         layer = teacher.output_layer() if isinstance(teacher, HasOutputLayer) else None
+        if layer is not None and len(layer) == self.recipe.num_classes:
+            layer = layer[present_classes(len(layer), self.recipe.teacher.absent_classes)]
         trials = list(run_trials(task.request, split(logits_RC, layer), every=not task.publish))
         report = TrialReport(
             teacher=name,
@@ -147,7 +150,7 @@ class TrialWorker:
         )
 
     def _logits(self, teacher: Teacher, rows: int) -> tuple[NDArray[np.float32], float]:
-        """Logits `[R, C]` of rows spread over the set, and the seconds that the forward passes took."""
+        """Stored logits `[R, K]` of rows spread over the set, and the seconds of the forward passes."""
         most = min(len(self.source), rows, max(_FEWEST_ROWS, _SAMPLE_BYTES // (4 * self.recipe.num_classes)))
         positions_R = np.unique(np.linspace(0, len(self.source) - 1, most).astype(np.int64))
         parts, seconds = [], 0.0
@@ -172,8 +175,9 @@ class TrialWorker:
             teacher=self.recipe.teacher.name,
             unit="(sample)",
             sample_ids=[f"row {position}" for position in positions_B],
+            absent=self.recipe.teacher.absent_classes,
         )
-        return logits_BC
+        return without_absent(logits_BC, self.recipe.teacher.absent_classes)
 
 
 def split(logits_RC: NDArray[np.float32], layer_Cd: NDArray[np.float32] | None = None) -> Sample:

@@ -19,6 +19,7 @@ from softcask.pipeline.store.writing.encoding import EncodedUnit, UnitEncoder
 from softcask.pipeline.teachers.base import StagedTeacher
 from softcask.pipeline.teachers.checks import check_logits
 from softcask.pipeline.teachers.fitting import FittedTeacher
+from softcask.storage_schemas.absent import Absent, without_absent
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.manifest import TeacherManifest
 
@@ -49,6 +50,7 @@ class HostRun:
     teacher: FittedTeacher
     encoder: UnitEncoder
     check: Check
+    absent: Absent
     seconds: defaultdict[str, float]
 
     def add(self, staged_B: Any, sample_ids: pa.Array) -> None:
@@ -56,7 +58,7 @@ class HostRun:
         for rows, logits_BC in self.teacher.in_pieces(staged_B, self._logits):
             self.check(logits_BC, sample_ids[rows])
             started = time.perf_counter()
-            self.encoder.add(logits_BC)
+            self.encoder.add(without_absent(logits_BC, self.absent))
             self.seconds["encode"] += time.perf_counter() - started
 
     def finish(self) -> EncodedUnit:
@@ -170,19 +172,26 @@ class UnitRunner:
         return {name: self._run(work, name, rows) for name in work.teachers}
 
     def _run(self, work: Work, name: str, rows: int) -> UnitRun:
-        fitted, codec, classes = self.teachers[name], self.codecs[name], self.manifests[name].num_classes
-        teacher, encode = fitted.teacher, None
+        fitted, codec, manifest = self.teachers[name], self.codecs[name], self.manifests[name]
+        classes, absent, teacher, encode = manifest.num_classes, manifest.absent_classes, fitted.teacher, None
 
         def check(logits_BC: NDArray[np.float32], sample_ids: pa.Array) -> None:
-            unit = work.task.unit
-            check_logits(logits_BC, num_classes=classes, teacher=name, unit=unit, sample_ids=sample_ids)
+            check_logits(
+                logits_BC,
+                num_classes=classes,
+                teacher=name,
+                unit=work.task.unit,
+                sample_ids=sample_ids,
+                absent=absent,
+            )
 
         if isinstance(teacher, StagedTeacher):
             from softcask.pipeline.label import device  # torch is there: the teacher is one of its
 
             device.take_own_stream(teacher.device)
             if name not in self._twins:
-                self._twins[name] = device.twin_of(codec, teacher.device)
+                # Absent classes are taken out on the host, and so is what is left encoded there.
+                self._twins[name] = None if absent else device.twin_of(codec, teacher.device)
             if (twin := self._twins[name]) is not None:
                 return DeviceRun(
                     teacher=fitted,
@@ -194,8 +203,8 @@ class UnitRunner:
                     mark=device.mark,
                 )
             encode = device.encode_on_host(codec)
-        encoder = UnitEncoder(codec, rows=rows, num_classes=classes, encode=encode)
-        return HostRun(teacher=fitted, encoder=encoder, check=check, seconds=work.seconds)
+        encoder = UnitEncoder(codec, rows=rows, num_classes=manifest.stored_classes, encode=encode)
+        return HostRun(teacher=fitted, encoder=encoder, check=check, absent=absent, seconds=work.seconds)
 
     @staticmethod
     def _with_origin(unit: EncodedUnit, fitted: FittedTeacher) -> EncodedUnit:

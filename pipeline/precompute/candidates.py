@@ -73,8 +73,8 @@ class Candidates:
         data = self._objects.read(key)
         table = tables.from_bytes(data, tables.ROWS, key)
         before = [self._read_segment(keys.segment_name(n)) for n in range(keys.segment_number(segment))]
-        anew = settled_anew(self._config, self._objects)
-        settled = {teacher.name: anew for teacher in self._config.teachers} if anew else {}
+        anew = {each.name: settled_anew(self._config, self._objects, each) for each in self._config.teachers}
+        settled = {name: known for name, known in anew.items() if known is not None}
         return SegmentManifest(
             segment=segment,
             first=sum(each.rows for each in before),
@@ -90,7 +90,7 @@ class Candidates:
     def _teacher(self, name: str) -> bytes | None:
         if (options := self._options(name)) is None:
             return manifest_beside_probe(self._objects.read(key := keys.probe(name)), key)
-        if (settled := settled_anew(self._config, self._objects)) is None:
+        if (settled := settled_anew(self._config, self._objects, options)) is None:
             return None
         add_to_path(self._config.python_path)
         return teacher_manifest(self._config, options, settled).to_bytes()

@@ -33,6 +33,7 @@ class Settled:
 
     Attributes:
         codec: With what it keeps once.
+        classes: Logits a row that it keeps.
         request: What a teacher's name is pinned to of the request.
         expected: How well it does on rows that it was not fitted on.
         stats: Whether units have statistics.
@@ -40,29 +41,31 @@ class Settled:
     """
 
     codec: CodecSpec
+    classes: int
     request: dict[str, Any] = field(default_factory=dict)
     expected: tuple[Fidelity, ...] = ()
     stats: bool = True
     recorded: dict[str, Any] = field(default_factory=dict)
 
-    def row_bytes(self, num_classes: int) -> int:
+    @property
+    def row_bytes(self) -> int:
         """Bytes a row on disk, about."""
         measured = self.recorded.get("row_bytes")
-        columns = codec_from(self.codec).columns(num_classes)
+        columns = codec_from(self.codec).columns(self.classes)
         stored = sum(column.row_bytes for column in columns) if measured is None else measured
         return int(stored) + (STATS_BYTES if self.stats else 0)
 
 
 def settled_codecs(config: RunConfig, objects: StoreObjects) -> dict[str, Settled]:
     """Codecs by teacher, of those teachers whose codec is known without a trial."""
-    found = {teacher.name: _settled(config, objects, teacher.name) for teacher in config.teachers}
+    found = {teacher.name: _settled(config, objects, teacher) for teacher in config.teachers}
     return {name: settled for name, settled in found.items() if settled is not None}
 
 
 def estimated_row_bytes(config: RunConfig, settled: Mapping[str, Settled]) -> int:
     """Bytes a row of the teacher that takes most, about, before any trial."""
     classes = len(config.classes.class_names)
-    sizes = [known.row_bytes(classes) for known in settled.values()]
+    sizes = [known.row_bytes for known in settled.values()]
     if len(settled) < len(config.teachers):
         request = config.store.codec.resolved(classes)
         sizes.append(request.max_bytes or 2 * classes)
@@ -125,30 +128,34 @@ def run_trials(
     return reports
 
 
-def _settled(config: RunConfig, objects: StoreObjects, name: str) -> Settled | None:
+def _settled(config: RunConfig, objects: StoreObjects, teacher: TeacherOptions) -> Settled | None:
     wanted, options = config.store.codec, config.store
-    standing = _standing(objects, name)
+    standing = _standing(objects, teacher.name)
     facts = _facts(wanted)
     unsaid = wanted == CodecRequest()
     if standing is not None and (unsaid or (facts and standing.codec_request == facts)):
         return _kept(standing, config)
-    settled = settled_anew(config, objects)
+    settled = settled_anew(config, objects, teacher)
     if settled is None or standing is None or options.compression != "auto":
         return settled
     codec = settled.codec.model_copy(update={"compression": standing.codec.compression})
     return replace(settled, codec=codec)
 
 
-def settled_anew(config: RunConfig, objects: StoreObjects) -> Settled | None:
+def settled_anew(config: RunConfig, objects: StoreObjects, teacher: TeacherOptions) -> Settled | None:
     """What a teacher's logits are kept by that the store does not have; None where a trial has to tell."""
-    classes = len(config.classes.class_names)
-    resolved = config.store.codec.resolved(classes)
+    resolved = config.store.codec.resolved(len(config.classes.class_names))
     if resolved.needs_trial:
         return None
+    classes = _stored_classes(config, teacher)
     spec = _named(resolved, classes).to_spec()
     compression = _compression(config, objects, spec)
     codec = spec.model_copy(update={"compression": compression})
-    return Settled(codec=codec, stats=config.store.stats)
+    return Settled(codec=codec, classes=classes, stats=config.store.stats)
+
+
+def _stored_classes(config: RunConfig, teacher: TeacherOptions) -> int:
+    return len(config.classes.class_names) - len(teacher.absent_classes)
 
 
 def _named(request: CodecRequest, classes: int) -> Codec:
@@ -171,6 +178,7 @@ def _kept(standing: TeacherManifest, config: RunConfig) -> Settled:
         codec = codec.model_copy(update={"compression": options.compression})
     return Settled(
         codec=codec,
+        classes=standing.stored_classes,
         request=standing.codec_request,
         expected=standing.expected_fidelity,
         stats=options.stats,
@@ -181,8 +189,10 @@ def _kept(standing: TeacherManifest, config: RunConfig) -> Settled:
 def _chosen(config: RunConfig, objects: StoreObjects, report: TrialReport) -> Settled:
     codec = cast(CodecSpec, report.codec)  # a trial that publishes has one, or raises
     compression = _compression(config, objects, codec)
+    (teacher,) = (each for each in config.teachers if each.name == report.teacher)
     return Settled(
         codec=codec.model_copy(update={"compression": compression}),
+        classes=_stored_classes(config, teacher),
         request=_facts(config.store.codec),
         expected=report.expected,
         stats=config.store.stats,

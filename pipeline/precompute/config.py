@@ -124,6 +124,18 @@ class RunConfig(Options):
         return self
 
     @model_validator(mode="after")
+    def _check_absent(self) -> Self:
+        classes = len(self.classes.class_names)
+        for teacher in self.teachers if classes else ():  # which a teacher may yet have to name
+            absent = teacher.absent_classes
+            if absent and (absent[-1] >= classes or classes - len(absent) < 2):
+                raise ConfigError(
+                    f"absent_classes of teacher {teacher.name!r} name {len(absent)} classes, up to "
+                    f"{absent[-1]}; there are {classes}, from 0 on, and two or more must be left"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_reach(self) -> Self:
         if self.store.uri.startswith("memory://") and self.executor.kind != "serial":
             raise ConfigError(

@@ -149,7 +149,7 @@ def _refuse_if_full(
     needed = 0
     for name, known in settled.items():
         rows = sum(task.rows for task in tasks if name in task.teachers)
-        needed += rows * known.row_bytes(len(config.classes.class_names))
+        needed += rows * known.row_bytes
     free = objects.free_bytes()
     if free is not None and needed > free:
         raise StoreAccess(

@@ -127,9 +127,12 @@ def rows_a_unit(config: RunConfig, settled: Mapping[str, Settled], rows: int) ->
 
 def _zarr_columns(config: RunConfig, settled: Mapping[str, Settled]) -> list[Column]:
     """What lies in Zarr, whose chunks a length of units must suit."""
-    classes = len(config.classes.class_names)
-    specs = [known.codec for known in settled.values() if known.codec.container == "zarr"]
-    return [column for spec in specs for column in codec_from(spec).columns(classes)]
+    return [
+        column
+        for known in settled.values()
+        if known.codec.container == "zarr"
+        for column in codec_from(known.codec).columns(known.classes)
+    ]
 
 
 def teacher_manifest(config: RunConfig, teacher: TeacherOptions, settled: Settled) -> TeacherManifest:
@@ -141,6 +144,7 @@ def teacher_manifest(config: RunConfig, teacher: TeacherOptions, settled: Settle
         kind=teacher.kind,
         role=teacher.role,
         num_classes=len(config.classes.class_names),
+        absent_classes=teacher.absent_classes,
         batch_size=teacher.batch_size,
         codec=settled.codec,
         codec_request=settled.request,
@@ -161,5 +165,6 @@ def refuse_pinned(config: RunConfig, objects: StoreObjects, settled: Mapping[str
         if teacher.name in settled:
             is_pinned(objects, teacher_manifest(config, teacher, settled[teacher.name]))
         else:
-            unsettled = Settled(codec=Dense16().to_spec(), stats=config.store.stats)
+            classes = len(config.classes.class_names)
+            unsettled = Settled(codec=Dense16().to_spec(), classes=classes, stats=config.store.stats)
             refuse_other_request(config, objects, teacher_manifest(config, teacher, unsettled))

@@ -115,7 +115,7 @@ def array_layouts(teacher: TeacherManifest, segment: SegmentManifest) -> dict[st
     """The Zarr arrays of a teacher's logits over one segment, by name; none where they lie in Parquet."""
     if teacher.codec.container != "zarr":
         return {}
-    columns = codec_from(teacher.codec).columns(teacher.num_classes)
+    columns = codec_from(teacher.codec).columns(teacher.stored_classes)
     return {
         column.name: ArrayLayout(
             column=column,
@@ -133,7 +133,7 @@ def unit_objects(
     """The objects that hold the logits of one unit."""
     start, stop = segment.unit_range(index)
     if teacher.codec.container == "parquet":
-        layout = PartLayout(columns=codec_from(teacher.codec).columns(teacher.num_classes))
+        layout = PartLayout(columns=codec_from(teacher.codec).columns(teacher.stored_classes))
         key = keys.logits_part(teacher.name, segment.segment, view, index)
         return (Part(key=key, layout=layout, start=start, stop=stop),)
     group = keys.logits_group(teacher.name, segment.segment, view)

@@ -92,10 +92,13 @@ class SoftTargetLoader:
             MisalignedRows: The sides do not match, see `join`.
             TransferSetError: Ids that repeat, labels out of range, or none where nothing else is needed.
             ConfigError: T is not finite or not above 0.
-            StoreError: T is not among those that the logits were kept for.
+            StoreError: T is not among those that the logits were kept for; or logits are needed of a teacher
+                that has absent classes.
         """
         if needs == "probabilities":
             targets.check_temperature(temperature)
+        elif needs == "logits":
+            targets.check_logits()
         self.rows: JoinedRows = join(inputs, targets, coverage)
         if match == "content":
             refuse_unknown_content(targets.store, self.rows)

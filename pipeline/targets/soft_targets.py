@@ -36,6 +36,10 @@ class TeacherEntry(Protocol):
         """Logits a row."""
 
     @property
+    def absent_classes(self) -> Sequence[int]:
+        """Those that are -inf in every row."""
+
+    @property
     def codec(self) -> CodecSpec:
         """How its logits are kept."""
 
@@ -124,6 +128,18 @@ class SoftTargets:
         for name in self.teachers:
             codec = codec_from(self.store.teachers[name].codec)
             check_claim(codec, temperature, f"teacher {name!r} in {self.store.uri}")
+
+    def check_logits(self) -> None:
+        """Refuse teachers that have no number for some class, of whose logits nothing can be a mean.
+
+        Raises:
+            StoreError: A teacher has absent classes.
+        """
+        if lacking := [name for name in self.teachers if self.store.teachers[name].absent_classes]:
+            raise StoreError(
+                f"teacher {lacking[0]!r} of {self.store.uri} has absent classes, whose logits are -inf in "
+                "every row and cannot be matched; learn from its probabilities (a loss of kind distillation)"
+            )
 
     def probabilities(self, rows_B: NDArray[np.int64], temperature: float) -> NDArray[np.float32]:
         """Soft targets `[B, C]`, each row of sum 1.

@@ -6,9 +6,17 @@ How it is built and what it computes with is its kind's affair; what it must be 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
 
 from softcask.pipeline.parts import Options
 from softcask.storage_schemas.errors import ConfigError
@@ -106,6 +114,22 @@ class HasOutputLayer(Protocol):
         """
 
 
+def _indices(given: Any) -> Any:
+    """Every class that numbers and spans name, rising; what is neither is left for the field's own check."""
+    if not isinstance(given, list | tuple):
+        return given
+    found: list[Any] = []
+    for each in given:
+        span = re.fullmatch(r"([0-9]{1,7})-([0-9]{1,7})", each) if isinstance(each, str) else None
+        found += range(int(span[1]), int(span[2]) + 1) if span else [each]
+    return sorted(set(found)) if all(type(each) is int for each in found) else found
+
+
+AbsentClasses = Annotated[
+    tuple[Annotated[int, Field(strict=True, ge=0, lt=1 << 20)], ...], BeforeValidator(_indices)
+]
+
+
 class TeacherOptions(Options):
     """Base of a teacher's section `[[teachers]]`.
 
@@ -113,6 +137,9 @@ class TeacherOptions(Options):
         name: Its name in the store, pinned to one fingerprint.
         role: `member` of an ensemble, `generalist`, or `specialist`.
         code_version: Stated by the user; change it when the code behind a factory changes its numbers.
+        absent_classes: Classes whose logit is -inf in every row, as of a padded output layer, in the order of
+            the store's classes: numbers, and spans such as "50257-50303". They are not stored, and their
+            probability is 0.
         batch_size: Rows a forward pass; fixed in the plan because it changes the last bits of the logits. Or
             "auto": as many as fit the device, found by trial; then two machines may not give equal bits.
         num_cpus: CPU cores (and torch threads) an actor of this teacher gets.
@@ -127,6 +154,7 @@ class TeacherOptions(Options):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     role: Role = "member"
     code_version: str = ""
+    absent_classes: AbsentClasses = ()
     batch_size: BatchSize = 256
     num_cpus: int = Field(default=1, ge=1)
     num_gpus: float = Field(default=0, ge=0)

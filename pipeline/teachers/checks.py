@@ -8,6 +8,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from softcask.storage_schemas.absent import Absent
 from softcask.storage_schemas.errors import ManifestMismatch, TeacherError
 
 NUM_PROBES = 32
@@ -21,7 +22,13 @@ _FEWEST_LABELS = 20
 
 
 def check_logits(
-    logits_BC: NDArray[np.float32], *, num_classes: int, teacher: str, unit: str, sample_ids: Sequence[str]
+    logits_BC: NDArray[np.float32],
+    *,
+    num_classes: int,
+    teacher: str,
+    unit: str,
+    sample_ids: Sequence[str],
+    absent: Absent = (),
 ) -> None:
     """Refuse logits that cannot be stored.
 
@@ -31,9 +38,10 @@ def check_logits(
         teacher: Its name, for the message.
         unit: The unit that is being labelled, for the message.
         sample_ids: Ids `[B]` of the rows, Python's strings or Arrow's.
+        absent: Classes that are -inf in every row.
 
     Raises:
-        TeacherError: Wrong number of rows or classes, NaN, or infinite.
+        TeacherError: Wrong number of rows or classes, NaN, infinite, or a number where a class is absent.
     """
     if logits_BC.shape != (len(sample_ids), num_classes):
         raise TeacherError(
@@ -42,6 +50,8 @@ def check_logits(
             "or has them in another order, say which are which with class_map"
         )
     usable_BC = np.isfinite(logits_BC)
+    if absent:
+        usable_BC[:, absent] = np.isneginf(logits_BC[:, absent])
     if not usable_BC.all():
         _refuse_unusable(logits_BC, usable_BC, teacher, unit, sample_ids)
 
@@ -54,12 +64,34 @@ def _refuse_unusable(
     sample_ids: Sequence[str],
 ) -> NoReturn:
     row, column = np.argwhere(~usable_BC)[0]
-    nans, others = int(np.isnan(logits_BC).sum()), int(np.isinf(logits_BC).sum())
+    if not np.isneginf(logits_BC[row, column]) and np.isfinite(logits_BC[row, column]):
+        raise TeacherError(
+            f"teacher {teacher!r}, unit {unit}: class {column} is one of absent_classes, -inf in every row, "
+            f"and is {logits_BC[row, column]} in row {str(sample_ids[row])!r}. Take it out of absent_classes "
+            "(in a new store or under a new name, if units are committed)"
+        )
+    unusable = ~usable_BC
+    nans = int((np.isnan(logits_BC) & unusable).sum())
+    others = int(unusable.sum()) - nans
     rows = f"{int((~usable_BC).any(axis=1).sum())} of {len(sample_ids)} rows"
     raise TeacherError(
         f"teacher {teacher!r}, unit {unit}: {nans} NaN and {others} infinite logits in {rows}, "
         f"first in row {str(sample_ids[row])!r}, class {column}: {logits_BC[row, column]}. Look at that row, "
         "the preprocessing and the weights; float16 overflows above 65504, where float32 and bfloat16 do not"
+        + _padding(logits_BC, usable_BC)
+    )
+
+
+def _padding(logits_BC: NDArray[np.float32], usable_BC: NDArray[np.bool_]) -> str:
+    """What to say of classes that are -inf in all rows of a batch."""
+    everywhere = np.flatnonzero((np.isneginf(logits_BC) & ~usable_BC).all(axis=0))
+    if not len(everywhere):
+        return ""
+    spans = np.split(everywhere, np.flatnonzero(np.diff(everywhere) > 1) + 1)
+    shown = ", ".join(f'"{span[0]}-{span[-1]}"' if len(span) > 1 else str(span[0]) for span in spans[:8])
+    return (
+        f". {len(everywhere)} classes are -inf in all rows here. If they are so in every row, as those of a "
+        f"padded output layer, say so in the teacher's section: absent_classes = [{shown}]"
     )
 
 

@@ -18,6 +18,8 @@ from softcask.storage_schemas.codecs.base import Codec, Columns
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0, 8.0, 20.0)
 """Where codecs are judged."""
 
+_NOTHING = -1e30
+"""In place of the log of 0, which is infinite, and 0 times that no number."""
 _BLOCK_VALUES = 1 << 22
 """Logits at a time: some dozen rows of a large vocabulary, as decoding one costs as much as decoding ten."""
 
@@ -43,8 +45,13 @@ class Loss:
 def divergence(
     logits_BC: NDArray[np.floating], decoded_BC: NDArray[np.floating], temperature: float
 ) -> NDArray[np.float64]:
-    """KL(softmax(logits / T) || softmax(decoded / T)) of each row `[B]`, in nats, computed in float64."""
+    """KL(softmax(logits / T) || softmax(decoded / T)) of each row `[B]`, in nats, computed in float64.
+
+    A class whose logit is -inf adds nothing to it, whatever is decoded.
+    """
     log_p_BC, log_q_BC = (_log_softmax(values, temperature) for values in (logits_BC, decoded_BC))
+    if (absent_BC := np.isneginf(log_p_BC)).any():
+        log_q_BC[absent_BC] = log_p_BC[absent_BC] = _NOTHING
     log_q_BC -= log_p_BC
     kl_B: NDArray[np.float64] = -np.einsum("bc,bc->b", np.exp(log_p_BC, out=log_p_BC), log_q_BC)
     np.maximum(kl_B, 0, out=kl_B)

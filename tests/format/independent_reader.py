@@ -58,10 +58,14 @@ class IndependentReader:
     def soft_targets(self, teacher: str, sample_ids: list[str], temperature: float) -> np.ndarray:
         logits = [self.logits(self.teachers[teacher], *self.rows[name], temperature) for name in sample_ids]
         powers = np.exp(np.array(logits, dtype=np.float64) / temperature)
-        return powers / powers.sum(axis=1, keepdims=True)
+        found = np.zeros((len(sample_ids), self.teachers[teacher]["num_classes"]))
+        stored = np.delete(np.arange(found.shape[1]), self.teachers[teacher].get("absent_classes", []))
+        found[:, stored] = powers / powers.sum(axis=1, keepdims=True)
+        return found
 
     def logits(self, teacher: Dict, segment: Dict, place: int, temperature: float) -> np.ndarray:
-        codec, C, index = teacher["codec"], teacher["num_classes"], place // segment["unit_rows"]
+        codec, index = teacher["codec"], place // segment["unit_rows"]
+        C = teacher["num_classes"] - len(teacher.get("absent_classes", []))
         self.folder = f"teachers/{teacher['name']}/logits/{segment['segment']}/v0000"
         if codec["name"] == "lowrank":
             arrays = {name: self.object(record) for name, record in codec["arrays"].items()}

@@ -192,3 +192,29 @@ def test_shards_of_several_chunks_are_read(tmp_path: Path) -> None:
         expected_BC = softmax(store.logits_at(teacher, store.rows.find(ids), 2.0), 2.0)
         found_BC = reader.soft_targets(teacher, ids, 2.0)
         np.testing.assert_allclose(found_BC, expected_BC, rtol=1e-4, atol=1e-12)
+
+
+def test_classes_that_are_absent_are_read_as_what_can_never_be(tmp_path: Path) -> None:
+    absent, K = (0, 7, 148, 149), CLASSES - 4
+    made = MadeStore.at(str(tmp_path / "padded"), class_names=[f"{number}" for number in range(CLASSES)])
+    made.unit_rows = 12
+    made.add_segment(20, quarantined=[3])
+    codecs: dict[str, Codec] = {
+        "dense16": Dense16(),
+        "dense8": Dense8(),
+        "topk": TopK(settings=Settings(num_classes=K, head_size=9)),
+        "lowrank": lowrank(K, head=8, rank=19),
+    }
+    for name, codec in codecs.items():
+        teacher = made.teacher_without(name, absent, publish_codec(made.objects, name, codec))
+        assert teacher.stored_classes == K
+    made.commit_all()
+    seal(made.objects)
+    store, reader = open_store(made.objects.uri), IndependentReader(made.objects.root)
+    ids = store.rows.sample_ids.tolist()
+    for name in codecs:
+        logits_BC = store.logits_at(name, store.rows.find(ids), 2.0)
+        found_BC = reader.soft_targets(name, ids, 2.0)
+        np.testing.assert_allclose(found_BC, softmax(logits_BC, 2.0), rtol=2e-4, atol=1e-9)
+        assert (found_BC[:, absent] == 0).all() and np.isneginf(logits_BC[:, absent]).all()
+        assert (np.delete(found_BC, absent, axis=1) > 0).all()

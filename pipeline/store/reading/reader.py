@@ -35,6 +35,7 @@ from softcask.pipeline.store.reading.selection import by_segment
 from softcask.pipeline.store.reading.unit_index import UnitIndex
 from softcask.pipeline.store.rows import Rows, read_rows
 from softcask.storage_schemas import keys, tables
+from softcask.storage_schemas.absent import with_absent
 from softcask.storage_schemas.codecs.base import Codec, Column, check_claim, check_keeps_logits
 from softcask.storage_schemas.errors import IncompleteStore, StoreError, StoreNotFound
 from softcask.storage_schemas.manifest import (
@@ -187,7 +188,7 @@ class Store:
         return self._units.missing(teacher, view)
 
     def logits(self, teacher: str, rows_B: NDArray[np.int64], *, view: int = 0) -> NDArray[np.float32]:
-        """Raw logits `[B, C]`, float32, of rows by number, in the order asked for.
+        """Raw logits `[B, C]`, float32, of rows by number, in the order asked for; -inf of absent classes.
 
         Args:
             teacher: Name of the teacher.
@@ -385,21 +386,22 @@ class Store:
     def _decoded(
         self, teacher: str, rows_B: NDArray[np.int64], view: int, temperature: float, *, raw: bool
     ) -> NDArray[np.float32]:
-        codec, columns = self.codec(teacher), self._columns(teacher)
+        codec, columns, manifest = self.codec(teacher), self._columns(teacher), self.teacher(teacher)
         rows_B = self._checked(rows_B)
-        parts = [] if len(rows_B) else [np.empty((0, self.teacher(teacher).num_classes), dtype=np.float32)]
+        parts = [] if len(rows_B) else [np.empty((0, manifest.num_classes), dtype=np.float32)]
         for start in range(0, len(rows_B), _DECODED_ROWS):
             some = rows_B[start : start + _DECODED_ROWS]
             selected = by_segment(self.rows, some)
             values = self._gatherer.columns(teacher, view, selected, columns, len(some))
             decoded = codec.decode(values, temperature)
-            parts.append(decoded.shifted_BC + decoded.row_max_B[:, None] if raw else decoded.shifted_BC)
+            logits = decoded.shifted_BC + decoded.row_max_B[:, None] if raw else decoded.shifted_BC
+            parts.append(with_absent(logits, manifest.num_classes, manifest.absent_classes))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _columns(self, teacher: str) -> tuple[Column, ...]:
         if teacher not in self._columns_of:
-            num_classes = self.teacher(teacher).num_classes
-            self._columns_of[teacher] = self.codec(teacher).columns(num_classes)
+            stored_classes = self.teacher(teacher).stored_classes
+            self._columns_of[teacher] = self.codec(teacher).columns(stored_classes)
         return self._columns_of[teacher]
 
 

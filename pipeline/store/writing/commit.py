@@ -24,6 +24,7 @@ from softcask.pipeline.store.rows import UnitRows
 from softcask.pipeline.store.writing.encoding import EncodedUnit, encode_unit
 from softcask.pipeline.store.writing.publishing import publish_table
 from softcask.storage_schemas import keys
+from softcask.storage_schemas.absent import in_all_classes, present_classes
 from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch
 from softcask.storage_schemas.fingerprint import canonical, differences, digest
 from softcask.storage_schemas.manifest import (
@@ -98,7 +99,8 @@ def _publish_objects(
 ) -> tuple[UnitCommit, bool]:
     """A receipt of the unit's objects, and whether all their names were free."""
     records, columns, fresh = _publish_columns(objects, teacher, rows, encoded.columns)
-    correct_R = encoded.top_R == rows.labels[rows.readable]
+    top_R = in_all_classes(encoded.top_R, teacher.num_classes, teacher.absent_classes)
+    correct_R = top_R == rows.labels[rows.readable]
     if teacher.stats:
         stats = unit_stats(objects, teacher, rows, columns)
         key = keys.stats_part(teacher.name, rows.segment.segment, rows.view, rows.index)
@@ -244,6 +246,7 @@ def unit_stats(
     blocks = [
         stats_table(
             codec.decode({name: values[block] for name, values in columns.items()}),
+            classes_K=present_classes(teacher.num_classes, teacher.absent_classes),
             rows_B=first + kept[block],
             sample_ids=ids[block],
             labels_B=rows.labels[kept[block]],

@@ -33,7 +33,7 @@ class EncodedUnit:
 
     Attributes:
         columns: By name, `[R, *row_shape]`, of the R rows that have logits.
-        top_R: Their most probable class; ties go to the lower one.
+        top_R: Their most probable class, by its place among the stored ones; ties go to the lower one.
         fidelity: KL(teacher || decoded) on a few rows; empty where the codec is exact enough by construction.
         batch_size: Rows a forward pass, where that is not fixed in the plan.
         may_differ: Why another pass over these rows may give other bits.
