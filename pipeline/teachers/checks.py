@@ -84,13 +84,14 @@ def _refuse_unusable(
 
 def _padding(logits_BC: NDArray[np.float32], usable_BC: NDArray[np.bool_]) -> str:
     """What to say of classes that are -inf in all rows of a batch."""
-    everywhere = np.flatnonzero((np.isneginf(logits_BC) & ~usable_BC).all(axis=0))
-    if not len(everywhere):
+    everywhere_C = np.isneginf(logits_BC).all(axis=0)
+    if len(logits_BC) < 2 or usable_BC[:, everywhere_C].all():
         return ""
+    everywhere = np.flatnonzero(everywhere_C)
     spans = np.split(everywhere, np.flatnonzero(np.diff(everywhere) > 1) + 1)
     shown = ", ".join(f'"{span[0]}-{span[-1]}"' if len(span) > 1 else str(span[0]) for span in spans[:8])
     return (
-        f". {len(everywhere)} classes are -inf in all rows here. If they are so in every row, as those of a "
+        ". Or it is one of the classes that are -inf in all rows here: if those are so in every row, as of a "
         f"padded output layer, say so in the teacher's section: absent_classes = [{shown}]"
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorstore
+import zarr
 from numcodecs import Blosc, Zstd
 from numpy.typing import NDArray
 from tests.pipeline.store.foreign import Rewrite, by_zarr, record_anew, rewrite_array
@@ -184,6 +185,14 @@ def test_columns_of_rows_of_one_number_are_read_too(made: MadeStore) -> None:
     expected_BC = open_store(made.objects.uri).logits("alpha", np.arange(20))
     rewrite_array(made, "alpha", ROW_MAX, by_zarr(chunks=(4,)))
     assert np.array_equal(open_store(made.objects.uri).logits("alpha", np.arange(20)), expected_BC)
+    assert verify(made.objects.uri).problems == ()
+
+
+def test_a_group_that_lists_what_is_in_it_is_sound(made: MadeStore) -> None:
+    rewrite_array(made, "alpha", LOGITS, by_zarr(chunks=(UNIT, CLASSES)))
+    zarr.consolidate_metadata(made.objects.path(keys.logits_group("alpha", "s0000", 0)))
+    record_anew(made, "alpha", LOGITS)
+    read_in_all_ways(made.objects.uri)
     assert verify(made.objects.uri).problems == ()
 
 
