@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.worlds import run_config, teacher, write_rows
 
+from softcask.pipeline.executors.base import Pool
 from softcask.pipeline.precompute.apart import BegunAt, apart
 from softcask.pipeline.precompute.driver import precompute
 from softcask.pipeline.precompute.results import Progress
@@ -28,15 +30,19 @@ def test_all_items_are_there_once_from_some_place_on(items: list[int], first: in
     else:
         with pytest.raises(IndexError):
             begun[place]
+    back = BegunAt(items, first, backwards=True)
+    assert list(back) == [*back[:]] == expected[::-1]
+
+
+def test_pairs_go_both_ways_from_the_beginning_the_middle_and_the_quarters() -> None:
+    pool = Pool(name="p", recipe=cast(Any, None), tasks=range(8), num_cpus=1, num_gpus=0)
+    begins = [list(apart([pool], rank)[0].tasks)[:3] for rank in range(6)]
+    assert begins == [[0, 1, 2], [7, 6, 5], [4, 5, 6], [3, 2, 1], [2, 3, 4], [1, 0, 7]]
 
 
 def test_nothing_is_copied() -> None:
     million = range(1_000_000)
     assert BegunAt(million, 7)._items is million
-
-
-def test_a_driver_alone_begins_at_the_first_unit() -> None:
-    assert apart([], 0) == []
 
 
 def test_a_second_driver_begins_elsewhere_and_does_little_that_the_first_does(tmp_path: Path) -> None:
@@ -56,6 +62,6 @@ def test_a_second_driver_begins_elsewhere_and_does_little_that_the_first_does(tm
 
     precompute(config, watch=first)
     assert units["first"][0] == 0
-    assert units["second"][0] not in (0, 1, 2)
+    assert units["second"][:3] == [7, 6, 5]
     runs = read_runs(StoreObjects.at(str(tmp_path / "cask")), records=True)
     assert sum(run.record.units.get("a", 0) for run in runs if run.record) == 8
