@@ -137,8 +137,8 @@ def take_own_stream(device: torch.device) -> None:
 
 
 def twin_of(codec: Codec, device: torch.device) -> DeviceCodec | None:
-    """A codec's twin on a device that is not the host; None where it has none."""
-    if device.type == "cpu" or codec.name not in DEVICE_CODECS:
+    """A codec's twin on a card; None where it has none, or where it is not known when a device has ended."""
+    if device.type != "cuda" or codec.name not in DEVICE_CODECS:
         return None
     try:
         return device_codec(codec, device)

@@ -92,9 +92,11 @@ class ModuleTeacherOptions(TeacherOptions):
             kept = kept_outputs(self.class_map, names)
         except (WeightsError, TeacherError, ConfigError) as error:
             raise TeacherError(f"teacher {self.name!r}: {error}") from error
+        # A model for several devices stands where its factory has put its parts.
+        module = built.module if self.num_gpus > 1 else built.module.to(device)
         return TorchTeacher(
             self.name,
-            built.module.to(device),
+            module,
             device,
             preparation=built.preparation,
             dtype=self.dtype,

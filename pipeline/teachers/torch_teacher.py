@@ -96,18 +96,30 @@ class TorchTeacher:
             return Staged(_each(prepared_B, lambda tensor: tensor.to(self.device)), len(inputs_B), rows)
         # From pinned memory, on a stream of its own: so it overlaps with what is computed.
         with torch.cuda.stream(self._upload):
-            sent_B = _each(prepared_B, lambda tensor: tensor.pin_memory().to(self.device, non_blocking=True))
+            pinned_B = _each(prepared_B, torch.Tensor.pin_memory)
+            try:
+                sent_B = _each(pinned_B, lambda tensor: tensor.to(self.device, non_blocking=True))
+            except torch.cuda.OutOfMemoryError:  # no room to send it ahead: it is sent when it is computed
+                sent_B = pinned_B
             return Staged(sent_B, len(inputs_B), rows, self._upload.record_event())
 
     def launch(self, staged_B: Staged) -> torch.Tensor:
         """See `StagedTeacher.launch`; on a CPU they are computed when this returns."""
         self._use_threads()
         one_order = _held_to_one_order() if self.deterministic else nullcontext()
-        with torch.inference_mode(), self._precision(), one_order:
-            output = self._forward(staged_B)
-            logits_BC = self._checked(_logits_of(output, self.name), len(staged_B))
-            kept_BC = logits_BC if self._kept is None else logits_BC.index_select(1, self._kept)
-            return kept_BC.to(torch.float32).contiguous()
+        try:
+            with torch.inference_mode(), self._precision(), one_order:
+                return self._logits(staged_B)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            told = str(error).partition("\n")[0]
+        # Out of the handler: what the pass had made is free now, and may make room for fewer rows.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise TeacherOutOfMemory(
+            f"teacher {self.name!r} ran out of memory on {self.device} with {len(staged_B)} rows: {told}"
+        )
 
     def state_digest(self) -> str:
         """`sha256:...` of the loaded parameters and buffers."""
@@ -137,6 +149,11 @@ class TorchTeacher:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=getattr(torch, self._dtype))
 
+    def _logits(self, staged_B: Staged) -> torch.Tensor:
+        logits_BC = self._checked(_logits_of(self._forward(staged_B), self.name), len(staged_B))
+        kept_BC = logits_BC if self._kept is None else logits_BC.index_select(1, self._kept)
+        return kept_BC.to(torch.float32).contiguous()
+
     def _forward(self, staged_B: Staged) -> Any:
         try:
             batch_B = _each(self._preparation.on_device(staged_B.received(self.device)), self._laid_out)
@@ -145,18 +162,12 @@ class TorchTeacher:
         try:
             return self._call(**batch_B) if isinstance(batch_B, Mapping) else self._call(batch_B)
         except (Exception, SystemExit) as error:
-            if not is_out_of_memory(error):
-                raise TeacherError(
-                    f"teacher {self.name!r} raised {type(error).__name__} on a batch of shape "
-                    f"{_shapes(batch_B)}, before preprocessing {_told(*staged_B.rows)}: {error}"
-                ) from error
-            told = str(error).partition("\n")[0]
-        # Out of the handler: what the pass had made is free now, and may make room for fewer rows.
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        raise TeacherOutOfMemory(
-            f"teacher {self.name!r} ran out of memory on {self.device} with {len(staged_B)} rows: {told}"
-        )
+            if is_out_of_memory(error):
+                raise
+            raise TeacherError(
+                f"teacher {self.name!r} raised {type(error).__name__} on a batch of shape "
+                f"{_shapes(batch_B)}, before preprocessing {_told(*staged_B.rows)}: {error}"
+            ) from error
 
     def _laid_out(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.contiguous(memory_format=self._layout) if tensor.dim() == 4 else tensor
@@ -205,12 +216,13 @@ class Staged:
 
     def received(self, device: torch.device) -> Tensors:
         """The tensors, for the current stream of `device`."""
+        tensors = _each(self.tensors, lambda tensor: tensor.to(device))
         if self.sent is not None:
             stream = torch.cuda.current_stream(device)
             stream.wait_event(self.sent)
-            for tensor in self.tensors.values() if isinstance(self.tensors, Mapping) else (self.tensors,):
+            for tensor in tensors.values() if isinstance(tensors, Mapping) else (tensors,):
                 tensor.record_stream(stream)
-        return self.tensors
+        return tensors
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -493,3 +493,18 @@ def test_a_batch_is_made_ready_apart_from_being_computed_and_may_be_taken_apart(
     assert (len(staged), len(staged[1:4]), len(staged[4:9])) == (5, 3, 1)
     np.testing.assert_array_equal(loaded.launch(staged).numpy(), loaded.logits(ROWS_BHW))
     np.testing.assert_array_equal(loaded.launch(staged[1:4]).numpy(), loaded.logits(ROWS_BHW[1:4]))
+
+
+@pytest.mark.parametrize(("num_gpus", "moved"), [(1, True), (4, False)])
+def test_a_model_over_several_cards_stays_where_its_factory_put_it(
+    num_gpus: int, moved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[object] = []
+
+    def to(module: torch.nn.Module, *where: object) -> torch.nn.Module:
+        moves.extend(where)
+        return module
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    teacher("linear", num_gpus=num_gpus, device="cpu").load()
+    assert moves == [torch.device("cpu")] * moved
