@@ -7,6 +7,8 @@ version), never on the clock or the machine.
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from softcask.storage_schemas.errors import CorruptObject
 
 HASH_BYTES = 16
+_FACTS = b"softcask"
 
 _MOST_BYTES = 4 << 30
 _MOST_GROWTH, _ALWAYS_BYTES = 1000, 64 << 20
@@ -123,7 +126,14 @@ def to_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def from_bytes(data: bytes, schema: pa.Schema, key: str, *, rows: int | None = None) -> pa.Table:
+def from_bytes(
+    data: bytes,
+    schema: pa.Schema,
+    key: str,
+    *,
+    rows: int | None = None,
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
     """The table in `data`, with page checksums verified; nothing is unpacked before the footer is right.
 
     Args:
@@ -131,6 +141,7 @@ def from_bytes(data: bytes, schema: pa.Schema, key: str, *, rows: int | None = N
         schema: What it must hold.
         key: Name of the object, for the message.
         rows: Rows that it must hold, where the caller knows.
+        columns: What of it to unpack, nested ones as `objects.list.element.size`; None for all.
 
     Raises:
         CorruptObject: Not a Parquet file, a page does not match its checksum, it holds other columns or
@@ -141,13 +152,27 @@ def from_bytes(data: bytes, schema: pa.Schema, key: str, *, rows: int | None = N
         # (apache/arrow#34314). This one starts none, and is faster on tables that are in memory.
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
             _check_footer(file, len(data), schema, key, rows)
-            table = file.read(use_threads=False)
+            table = file.read(columns=columns, use_threads=False)
             table.validate(full=True)  # text that is no UTF-8 would raise wherever it is first looked at
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, CorruptObject):
             raise
         raise CorruptObject(f"{key} is not a readable Parquet file: {error}") from error
     return table
+
+
+def with_facts(table: pa.Table, facts: Mapping[str, str]) -> pa.Table:
+    """The table with facts beside its rows, which no reader needs."""
+    return table.replace_schema_metadata({_FACTS: json.dumps(facts, sort_keys=True)})
+
+
+def facts_of(table: pa.Table) -> dict[str, str]:
+    """What stands beside a table's rows; nothing where that is none of ours."""
+    try:
+        found = json.loads((table.schema.metadata or {}).get(_FACTS, b"{}"))
+    except ValueError:
+        return {}
+    return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _check_footer(file: pq.ParquetFile, size: int, schema: pa.Schema, key: str, rows: int | None) -> None:

@@ -7,7 +7,6 @@ inherits, and what was dropped. The pointer is a hint; a reader looks for later 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from softcask.pipeline.store.access.objects import StoreObjects
-from softcask.pipeline.store.receipts import commit_row, committed_units, read_commit
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import CorruptObject, StoreError
 from softcask.storage_schemas.manifest import (
@@ -25,10 +23,9 @@ from softcask.storage_schemas.manifest import (
     SegmentManifest,
     TeacherManifest,
 )
+from softcask.storage_schemas.unit_codes import UnitCodes, first_code, indexes_in
 
 Manifest = TypeVar("Manifest", SegmentManifest, TeacherManifest)
-
-_READERS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +44,17 @@ class Contents:
     def planned_units(self) -> int:
         """Units that a teacher has over all segments."""
         return sum(segment.units for segment in self.segments)
+
+    @property
+    def segment_numbers(self) -> list[int]:
+        """Numbers of its segments."""
+        return [keys.segment_number(segment.segment) for segment in self.segments]
+
+    def planned_among(self, codes: UnitCodes) -> int:
+        """How many of these units are among those that every teacher is to have."""
+        return sum(
+            len(indexes_in(codes, first_code(segment.segment, 0), segment.units)) for segment in self.segments
+        )
 
     def without(self, dropped: Dropped) -> Contents:
         """What of it is not dropped."""
@@ -173,22 +181,6 @@ def hide_rows(rows: pa.Table, dropped: pa.Array) -> pa.Table:
     place = rows.schema.get_field_index("quarantine")
     reasons = pc.if_else(pc.is_in(rows["sample_id"], value_set=dropped), "dropped", rows["quarantine"])
     return rows.set_column(place, rows.schema.field("quarantine"), reasons)
-
-
-def read_unsealed(objects: StoreObjects, contents: Contents, sealed: pa.Table) -> pa.Table:
-    """Commits of these contents that stand in no generation, in a fixed order, each receipt checked."""
-    segments = {segment.segment for segment in contents.segments}
-    known = set(zip(sealed["teacher"].to_pylist(), sealed["unit"].to_pylist(), strict=True))
-    wanted = [
-        (teacher, unit)
-        for _, teacher in sorted(contents.teachers.items())
-        for unit in sorted(committed_units(objects, teacher.name))
-        if (teacher.name, unit) not in known and keys.parse_unit(unit)[0] in segments
-    ]
-    with ThreadPoolExecutor(_READERS) as pool:
-        commits = list(pool.map(lambda pair: read_commit(objects, *pair), wanted))
-    rows = [commit_row(commit) for commit in commits if commit is not None]
-    return pa.Table.from_pylist(rows, schema=tables.COMMITS)
 
 
 def pointed_at(objects: StoreObjects) -> int:

@@ -21,8 +21,8 @@ from softcask.pipeline.store.catalog import (
     pointed_at,
     read_commits,
     read_contents,
-    read_unsealed,
 )
+from softcask.pipeline.store.unsealed import read_unsealed
 from softcask.pipeline.store.writing.sealing import point_at, reseal
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import StoreNotFound

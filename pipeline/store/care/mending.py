@@ -20,7 +20,7 @@ from softcask.pipeline.store.catalog import newest_generation, read_commits
 from softcask.pipeline.store.layout import unit_objects
 from softcask.pipeline.store.rows import UnitRows, read_rows
 from softcask.pipeline.store.writing.commit import unit_stats
-from softcask.pipeline.store.writing.sealing import point_at, reseal
+from softcask.pipeline.store.writing.sealing import forget_pending, point_at, reseal
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import CorruptObject, StoreNotFound
 from softcask.storage_schemas.fingerprint import digest
@@ -67,6 +67,7 @@ def mend(
     restored, failed = [], set(diagnosis.units("label"))
     aside = [each.problem.key for each in work if each.action == "aside"]
     changed = set(diagnosis.units("seal"))
+    forget_pending(objects)
     if not diagnosis.rebuild:
         _drop_damaged_pointer(objects, diagnosis)
     for done, remedy in enumerate(work, start=1):

@@ -34,6 +34,7 @@ from softcask.pipeline.store.reading.order import Batch, batches
 from softcask.pipeline.store.reading.selection import by_segment
 from softcask.pipeline.store.reading.unit_index import UnitIndex
 from softcask.pipeline.store.rows import Rows, read_rows
+from softcask.pipeline.store.unsealed import read_unsealed
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.absent import with_absent
 from softcask.storage_schemas.codecs.base import Codec, Column, check_claim, check_keeps_logits
@@ -103,7 +104,7 @@ class Store:
         self.teachers: Mapping[str, TeacherManifest] = contents.teachers
         self.commits = catalog.read_commits(self.objects, sealed) if sealed else tables.COMMITS.empty_table()
         if allow_partial:
-            unsealed = catalog.read_unsealed(self.objects, contents, self.commits)
+            unsealed = read_unsealed(self.objects, contents, self.commits)
             self.commits = pa.concat_tables([self.commits, unsealed])
         self._dropped_rows = catalog.read_dropped_rows(self.objects, dropped)
         foreign = ForeignArrays(self.objects, sealed.manifests if sealed else ())
@@ -295,13 +296,12 @@ class Store:
         """
         self.teacher(teacher)
         parts = []
-        for (name, number, unit_view, index), commit in sorted(self._units.commits_by_unit.items()):
-            if (name, unit_view) == (teacher, view):
-                key = keys.stats_part(teacher, self.segments[number].segment, view, index)
-                data = self.objects.read_recorded(self._units.record(commit, key))
-                rows = self.commits["rows"][commit].as_py()
-                part = tables.from_bytes(data, tables.STATS, key, rows=rows)
-                parts.append(part.filter(pc.invert(pc.is_in(part["sample_id"], self._dropped_rows))))
+        for number, index, commit in self._units.commits_of(teacher, view):
+            key = keys.stats_part(teacher, self.segments[number].segment, view, index)
+            data = self.objects.read_recorded(self._units.record(commit, key))
+            rows = self.commits["rows"][commit].as_py()
+            part = tables.from_bytes(data, tables.STATS, key, rows=rows)
+            parts.append(part.filter(pc.invert(pc.is_in(part["sample_id"], self._dropped_rows))))
         return pa.concat_tables(parts) if parts else tables.STATS.empty_table()
 
     def to_pandas(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -13,6 +14,7 @@ from softcask.pipeline.store.foreign_arrays import ForeignArrays, ForeignUnit
 from softcask.pipeline.store.layout import Shard, UnitObject, array_layouts, unit_objects
 from softcask.storage_schemas.errors import CorruptObject, IncompleteStore
 from softcask.storage_schemas.manifest import ObjectRecord, SegmentManifest, TeacherManifest
+from softcask.storage_schemas.unit_codes import UNITS_A_SEGMENT, UNITS_A_VIEW, indexes_in
 from softcask.storage_schemas.zarr_layout import ArrayLayout
 
 UnitKey = tuple[str, int, int, int]
@@ -22,11 +24,7 @@ UnitObjects = Sequence[tuple[UnitObject | ForeignUnit, Sequence[ObjectRecord]]]
 
 
 class UnitIndex:
-    """Committed units of a store.
-
-    Attributes:
-        commits_by_unit: Row of each unit's commit in the table of commits.
-    """
+    """Committed units of a store: 16 bytes each, beside the table of their commits."""
 
     def __init__(
         self,
@@ -50,17 +48,27 @@ class UnitIndex:
         """
         self._uri, self._commits, self._segments, self._teachers = uri, commits, segments, teachers
         self._foreign = foreign
-        self.commits_by_unit: Mapping[UnitKey, int] = self._indexed() if segments else {}
+        self._found = self._indexed() if segments else {}
         self._layouts: dict[tuple[str, int, int], Mapping[str, ArrayLayout]] = {}
 
     def missing(self, teacher: str, view: int) -> list[tuple[str, int]]:
         """Units (segment, index) of a teacher that are planned and not committed."""
-        return [
-            (segment.segment, index)
-            for number, segment in enumerate(self._segments)
-            for index in range(segment.units)
-            if (teacher, number, view, index) not in self.commits_by_unit
-        ]
+        missing = []
+        for number, segment in enumerate(self._segments):
+            left_U = np.ones(segment.units, dtype=np.bool_)
+            code_U, _ = self._units(teacher)
+            left_U[indexes_in(code_U, number * UNITS_A_SEGMENT + view * UNITS_A_VIEW, segment.units)] = False
+            missing += [(segment.segment, index) for index in np.flatnonzero(left_U).tolist()]
+        return missing
+
+    def commits_of(self, teacher: str, view: int) -> list[tuple[int, int, int]]:
+        """(segment, place in it, row in the table of commits) of a teacher's units, in order."""
+        code_U, commit_U = self._units(teacher)
+        number_U, rest_U = np.divmod(code_U, UNITS_A_SEGMENT)
+        view_U, index_U = np.divmod(rest_U, UNITS_A_VIEW)
+        mine = view_U == view
+        columns = (number_U[mine].tolist(), index_U[mine].tolist(), commit_U[mine].tolist())
+        return list(zip(*columns, strict=True))
 
     def objects(self, unit: UnitKey) -> UnitObjects:
         """What holds a unit's logits, with what was recorded of it.
@@ -72,7 +80,7 @@ class UnitIndex:
         """
         name, number, view, index = unit
         teacher, segment = self._teachers[name], self._segments[number]
-        commit = self.commits_by_unit.get(unit)
+        commit = self._commit(unit)
         if commit is None:
             missing = len(self.missing(name, view))
             raise IncompleteStore(
@@ -134,20 +142,32 @@ class UnitIndex:
                 f"the catalog of {self._uri} has no usable record of {record}: {error}"
             ) from error
 
-    def _indexed(self) -> dict[UnitKey, int]:
-        names = self._commits["teacher"].to_pylist()
-        segments = [segment.segment for segment in self._segments]
-        number_U = _numbers(self._commits["segment"].to_pylist(), segments)
-        known_U = (number_U >= 0) & (_numbers(names, list(self._teachers)) >= 0)
-        self._refuse_other_rows(number_U, known_U, names)
-        view_U, index_U = (self._integers(name).tolist() for name in ("view", "index"))
-        units = zip(names, number_U.tolist(), view_U, index_U, strict=True)
-        known = known_U.tolist()
-        return {unit: commit for commit, unit in enumerate(units) if known[commit]}
+    def _units(self, teacher: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return self._found.get(teacher, (np.empty(0, np.int64), np.empty(0, np.int64)))
 
-    def _refuse_other_rows(
-        self, number_U: NDArray[np.int64], known_U: NDArray[np.bool_], names: Sequence[str]
-    ) -> None:
+    def _commit(self, unit: UnitKey) -> int | None:
+        name, number, view, index = unit
+        code_U, commit_U = self._units(name)
+        code = number * UNITS_A_SEGMENT + view * UNITS_A_VIEW + index
+        place = int(np.searchsorted(code_U, code))
+        return int(commit_U[place]) if place < len(code_U) and code_U[place] == code else None
+
+    def _indexed(self) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """By teacher: codes of its units, rising, and the last commit of each; segments by their place."""
+        number_U = _numbers(self._commits["segment"], [segment.segment for segment in self._segments])
+        name_U = _numbers(self._commits["teacher"], list(self._teachers))
+        known_U = (number_U >= 0) & (name_U >= 0)
+        self._refuse_other_rows(number_U, known_U)
+        code_U = number_U * UNITS_A_SEGMENT + self._integers("view") * UNITS_A_VIEW + self._integers("index")
+        found = {}
+        for place, name in enumerate(self._teachers):
+            commit_U = np.flatnonzero(known_U & (name_U == place))
+            commit_U = commit_U[np.argsort(code_U[commit_U], kind="stable")]
+            last_U = np.append(code_U[commit_U][1:] != code_U[commit_U][:-1], True)[: len(commit_U)]
+            found[name] = code_U[commit_U[last_U]], commit_U[last_U]
+        return found
+
+    def _refuse_other_rows(self, number_U: NDArray[np.int64], known_U: NDArray[np.bool_]) -> None:
         unit_rows_U, units_U, rows_U = (
             np.array([getattr(segment, name) for segment in self._segments], dtype=np.int64)[number_U]
             for name in ("unit_rows", "units", "rows")
@@ -157,11 +177,14 @@ class UnitIndex:
         place_U = np.clip(index_U, 0, np.maximum(units_U - 1, 0))
         first_U = place_U * unit_rows_U
         end_U = np.minimum(first_U + unit_rows_U, rows_U)
+        view_U = self._integers("view")
         right_U = (place_U == index_U) & (index_U < units_U) & (first_U == start_U) & (end_U == stop_U)
+        right_U &= (index_U < UNITS_A_VIEW) & (view_U >= 0) & (view_U < UNITS_A_SEGMENT // UNITS_A_VIEW)
         if (wrong := np.flatnonzero(known_U & ~right_U)).size:
             commit = int(wrong[0])
+            name = self._commits["teacher"][commit].as_py()
             raise CorruptObject(
-                f"the catalog of {self._uri} gives unit {index_U[commit]} of {names[commit]!r} the rows "
+                f"the catalog of {self._uri} gives unit {index_U[commit]} of {name!r} the rows "
                 f"{start_U[commit]} to {stop_U[commit]}, which the segment does not"
             )
 
@@ -170,7 +193,8 @@ class UnitIndex:
         return values
 
 
-def _numbers(names: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
+def _numbers(names: pa.ChunkedArray, known: Sequence[str]) -> NDArray[np.int64]:
     """Place of each name among those known, -1 for others."""
-    places = {name: place for place, name in enumerate(known)}
-    return np.array([places.get(name, -1) for name in names], dtype=np.int64)
+    places = pc.index_in(names, value_set=pa.array(known, pa.string()))
+    numbers: NDArray[np.int64] = pc.fill_null(places, -1).to_numpy().astype(np.int64)
+    return numbers

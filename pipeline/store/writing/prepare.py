@@ -49,7 +49,7 @@ def check_root(objects: StoreObjects, class_names: Sequence[str]) -> None:
         RootManifest(class_names=tuple(class_names)).model_dump(mode="json"),
         RootManifest.from_bytes(data, keys.ROOT).model_dump(mode="json"),
         f"the store {objects.uri} is about other classes than this run",
-        f"Set the classes back, or {_elsewhere(objects)}.",
+        lambda: f"Set the classes back, or {_elsewhere(objects)}.",
     )
 
 
@@ -130,7 +130,7 @@ def prepare_segment(
         wanted,
         {**{name: standing.model_dump(mode="json").get(name) for name in wanted}, "first": standing.first},
         f"segment {segment} of {objects.uri} was made otherwise",
-        f"Set these back, or {_elsewhere(objects)}.",
+        lambda: f"Set these back, or {_elsewhere(objects)}.",
     )
     if not known_again(objects, standing, source):
         _refuse_other_rows(objects, standing, index())
@@ -188,6 +188,6 @@ def _shown(value: pa.Scalar) -> str:
     return plain.hex() if isinstance(plain, bytes) else repr(plain)
 
 
-def _refuse_differences(found: Any, expected: Any, what: str, advice: str) -> None:
+def _refuse_differences(found: Any, expected: Any, what: str, advice: Callable[[], str]) -> None:
     if lines := differences(found, expected):
-        raise ManifestMismatch(f"{what}:\n  " + "\n  ".join(lines) + f"\n{advice}")
+        raise ManifestMismatch(f"{what}:\n  " + "\n  ".join(lines) + f"\n{advice()}")

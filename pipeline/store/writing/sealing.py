@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.catalog import (
@@ -13,46 +13,104 @@ from softcask.pipeline.store.catalog import (
     generation_numbers,
     newest_generation,
     pointed_at,
-    read_commits,
     read_contents,
-    read_unsealed,
 )
+from softcask.pipeline.store.commit_tables import Commits, CommitTable, choose, totals_of
 from softcask.pipeline.store.layout import zarr_metadata
+from softcask.pipeline.store.receipts import CommitRow
+from softcask.pipeline.store.unsealed import (
+    PENDING_UNITS,
+    as_units,
+    collect,
+    pending_keys,
+    read_pending,
+    table_of,
+)
+from softcask.pipeline.store.writing.compacting import TABLE_UNITS, first_to_merge, merged
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import CorruptObject, SoftcaskError, StoreError
 from softcask.storage_schemas.manifest import Dropped, Generation, ObjectRecord, Pointer, TeacherTotals
 
 
-def seal(objects: StoreObjects) -> Generation:
+@dataclass(slots=True)
+class Sealing:
+    """Seals what reports bring, while a run goes on: in pending tables first, in a generation at its end.
+
+    A process that dies loses nothing: receipts are the truth, and those that stand in no table are read.
+
+    Attributes:
+        objects: The store.
+    """
+
+    objects: StoreObjects
+    _rows: list[CommitRow] = field(default_factory=list)
+
+    def add(self, rows: Iterable[CommitRow]) -> None:
+        """Take what the catalog is to say of some units; a pending table is written when they are many.
+
+        Raises:
+            StoreAccess: The filesystem refused.
+            CorruptObject: A document of the catalog is damaged.
+        """
+        self._rows += rows
+        if len(self._rows) >= PENDING_UNITS:
+            self.write_pending()
+
+    def write_pending(self) -> None:
+        """Write what was taken since the last table; see `add`."""
+        if self._rows:
+            newest = newest_generation(self.objects)
+            _publish_commits(self.objects, newest.generation + 1 if newest else 1, table_of(self._rows))
+            self._rows.clear()
+
+    def finish(self) -> Generation:
+        """Seal all that is committed; see `seal`."""
+        return seal(self.objects, self._rows)
+
+
+def seal(objects: StoreObjects, fresh: Sequence[CommitRow] = ()) -> Generation:
     """Seal what is committed now into a generation; nothing new makes no new one.
+
+    Args:
+        objects: The store.
+        fresh: What the catalog is to say of some units, so that their receipts are not read.
 
     Raises:
         CorruptObject: A document of the catalog is damaged, or a manifest is not what was sealed.
     """
+    reported = [CommitTable.of(table_of(fresh), "what this run reported")] if fresh else []
     while True:
         newest = newest_generation(objects)
-        sealed = read_commits(objects, newest) if newest else tables.COMMITS.empty_table()
+        number = newest.generation + 1 if newest else 1
         contents = read_contents(objects, newest.dropped if newest else None)
-        fresh = read_unsealed(objects, contents, sealed)
-        commits = pa.concat_tables([sealed, fresh])
-        manifests = _manifest_records(objects, contents, set(pc.unique(commits["teacher"]).to_pylist()))
+        standing = _tables(objects, newest)
+        sealed = choose(standing, contents)
+        waiting = pending_keys(objects)
+        at_hand = [*reported, *read_pending(objects, waiting, contents)]
+        added = collect(objects, contents, at_hand, sealed=sealed.units)
+        manifests = _manifest_records(objects, contents, [sealed, added])
         if newest is not None:
             _refuse_changed(objects, newest.manifests, manifests)
-            if not len(fresh) and newest.manifests == manifests:
+            if not len(added) and newest.manifests == manifests:
                 if not pointed_at(objects):
                     point_at(objects, newest)
+                _remove_pending(objects, waiting, newest)
                 return newest
-        number = newest.generation + 1 if newest else 1
         inherited = newest.tables if newest else ()
+        kept = first_to_merge(inherited) if len(added) else len(inherited)
         generation = Generation(
             generation=number,
-            tables=(*inherited, _publish_commits(objects, number, fresh)) if len(fresh) else inherited,
+            tables=(
+                *inherited[:kept],
+                *_publish_all(objects, number, merged(standing[kept:], added, contents)),
+            ),
             manifests=manifests,
-            teachers=_totals(contents, commits),
+            teachers=_totals(contents, [sealed, added]),
             dropped=newest.dropped if newest else Dropped(),
         )
         if objects.publish(keys.generation(number), generation.to_bytes()):
             point_at(objects, generation)
+            _remove_pending(objects, waiting, generation)
             return generation
 
 
@@ -63,12 +121,12 @@ def reseal(
     stale: Collection[tuple[str, str]] = (),
     rebuild: bool = False,
 ) -> Generation:
-    """Seal a generation that inherits no table: one of its own holds every commit that is to be seen.
+    """Seal a generation that inherits no table: its own hold every commit that is to be seen.
 
     Args:
         objects: The store.
         drop: What is dropped from the new generation on, from what was before and the generation's number.
-        stale: Commits (teacher, unit) that are not taken from the catalog, but from the receipts that stand.
+        stale: Commits (teacher, unit) that are not taken from tables, but from the receipts that stand.
         rebuild: Take all from the receipts, and nothing from the catalog but what is dropped: it is damaged.
 
     Raises:
@@ -79,25 +137,31 @@ def reseal(
         base, number = _newest_whole(objects) if rebuild else _newest(objects)
         dropped = drop(base.dropped if base else Dropped(), number)
         contents = read_contents(objects, dropped)
-        kept = tables.COMMITS.empty_table()
-        if base is not None and not rebuild:
-            kept = _kept(read_commits(objects, base), contents, stale)
-        commits = pa.concat_tables([kept, read_unsealed(objects, contents, kept)])
-        commits = commits.sort_by([("teacher", "ascending"), ("unit", "ascending")])
-        committed = set(pc.unique(commits["teacher"]).to_pylist())
-        manifests = _manifest_records(objects, contents, committed)
+        waiting = pending_keys(objects)
+        at_hand = []
+        if not rebuild:
+            at_hand = [*_tables(objects, base), *read_pending(objects, waiting, contents)]
+        commits = collect(objects, contents, at_hand, stale=as_units(stale))
+        manifests = _manifest_records(objects, contents, [commits])
         if base is not None:
-            _refuse_changed(objects, _still(base.manifests, dropped, committed), manifests)
+            _refuse_changed(objects, _still(base.manifests, dropped, _committed([commits])), manifests)
         generation = Generation(
             generation=number,
-            tables=(_publish_commits(objects, number, commits),) if len(commits) else (),
+            tables=_publish_all(objects, number, commits.tables(TABLE_UNITS)),
             manifests=manifests,
-            teachers=_totals(contents, commits),
+            teachers=_totals(contents, [commits]),
             dropped=dropped,
         )
         if objects.publish(keys.generation(number), generation.to_bytes()):
             point_at(objects, generation)
+            _remove_pending(objects, waiting, generation)
             return generation
+
+
+def forget_pending(objects: StoreObjects) -> None:
+    """Remove tables that wait to be sealed: receipts that they repeat are about to change."""
+    for key in pending_keys(objects):
+        objects.remove(key)
 
 
 def point_at(objects: StoreObjects, generation: Generation) -> None:
@@ -113,7 +177,10 @@ def publish_named(objects: StoreObjects, key_of: Callable[[str], str], table: pa
         key_of: Its key, from its CRC-32C.
         table: What to publish.
     """
-    data = tables.to_bytes(table)
+    return _publish(objects, key_of, tables.to_bytes(table))
+
+
+def _publish(objects: StoreObjects, key_of: Callable[[str], str], data: bytes) -> ObjectRecord:
     record = ObjectRecord.of("", data)
     key = key_of(record.crc32c)
     if not objects.publish(key, data) and objects.read(key) != data:
@@ -130,7 +197,8 @@ def _newest(objects: StoreObjects) -> tuple[Generation, int]:
 
 def _newest_whole(objects: StoreObjects) -> tuple[Generation | None, int]:
     """The newest generation that can be read, and a number beyond all that are taken."""
-    numbers = generation_numbers(objects)
+    folders = generation_numbers(objects)
+    numbers = [each for each in folders if "generation.json" in objects.names(f"catalog/{each:08d}")]
     try:
         last = max([*numbers, pointed_at(objects)])
     except CorruptObject:
@@ -142,17 +210,6 @@ def _newest_whole(objects: StoreObjects) -> tuple[Generation | None, int]:
         except SoftcaskError:
             continue
     return None, last + 1
-
-
-def _kept(sealed: pa.Table, contents: Contents, stale: Container[tuple[str, str]]) -> pa.Table:
-    """Sealed commits of these contents that are not stale."""
-    segments = {segment.segment for segment in contents.segments}
-    columns = (sealed[name].to_pylist() for name in ("teacher", "unit", "segment"))
-    mask = [
-        teacher in contents.teachers and segment in segments and (teacher, unit) not in stale
-        for teacher, unit, segment in zip(*columns, strict=True)
-    ]
-    return sealed.filter(pa.array(mask, pa.bool_()))
 
 
 def _still(
@@ -182,15 +239,35 @@ def _refuse_changed(
             )
 
 
-def _publish_commits(objects: StoreObjects, number: int, table: pa.Table) -> ObjectRecord:
-    return publish_named(objects, lambda crc: keys.generation_commits(number, crc), table)
+def _tables(objects: StoreObjects, generation: Generation | None) -> list[CommitTable]:
+    records = generation.tables if generation else ()
+    return [CommitTable.of(objects.read_recorded(record), record.key) for record in records]
+
+
+def _publish_all(objects: StoreObjects, number: int, made: Iterable[pa.Table]) -> tuple[ObjectRecord, ...]:
+    return tuple(_publish_commits(objects, number, tables.to_bytes(table)) for table in made)
+
+
+def _publish_commits(objects: StoreObjects, number: int, data: bytes) -> ObjectRecord:
+    return _publish(objects, lambda crc: keys.generation_commits(number, crc), data)
+
+
+def _remove_pending(objects: StoreObjects, waiting: Iterable[str], generation: Generation) -> None:
+    """What they held is sealed."""
+    for key in set(waiting) - {record.key for record in generation.tables}:
+        objects.remove(key)
+
+
+def _committed(commits: Iterable[Commits]) -> set[str]:
+    return {name for each in commits for name, codes in each.units.items() if len(codes)}
 
 
 def _manifest_records(
-    objects: StoreObjects, contents: Contents, committed: Container[str]
+    objects: StoreObjects, contents: Contents, commits: Iterable[Commits]
 ) -> tuple[ObjectRecord, ...]:
     """Records of all manifests that will not change any more."""
-    named = [keys.ROOT, *(keys.segment_manifest(segment.segment) for segment in contents.segments)]
+    named, committed = [keys.ROOT], _committed(commits)
+    named += [keys.segment_manifest(segment.segment) for segment in contents.segments]
     for name, teacher in sorted(contents.teachers.items()):
         if name not in committed:
             continue  # its name may still be pinned anew, and this generation must outlast that
@@ -200,16 +277,6 @@ def _manifest_records(
     return tuple(ObjectRecord.of(key, data) for key, data in found if data is not None)
 
 
-def _totals(contents: Contents, commits: pa.Table) -> dict[str, TeacherTotals]:
-    totals = {}
-    for name in sorted(contents.teachers):
-        mine = commits.filter(pc.equal(commits["teacher"], name))
-        totals[name] = TeacherTotals(
-            units=len(mine),
-            planned_units=contents.planned_units,
-            rows=sum(mine["rows"].to_pylist()),
-            labelled=sum(mine["labelled"].to_pylist()),
-            correct=sum(mine["correct"].to_pylist()),
-            bytes=sum(record["size"] for records in mine["objects"].to_pylist() for record in records),
-        )
-    return totals
+def _totals(contents: Contents, commits: Sequence[Commits]) -> dict[str, TeacherTotals]:
+    planned = contents.planned_units
+    return {name: totals_of(commits, name, planned) for name in sorted(contents.teachers)}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.stores import Killed, MadeStore, all_objects, flip, mortal, overtaken, teacher_manifest
 
-from softcask.pipeline.store import catalog
+from softcask.pipeline.store import unsealed
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.verify import verify
 from softcask.pipeline.store.catalog import newest_generation, read_commits, read_contents
@@ -236,13 +236,13 @@ def test_sealing_reads_each_receipt_once(made: MadeStore, monkeypatch: pytest.Mo
     seal(made.objects)
     made.commit("beta", 1)
     read: list[str] = []
-    real = catalog.read_commit
+    real = unsealed.read_commit
 
     def counted(objects: StoreObjects, teacher: object, unit: str) -> object:
         read.append(unit)
         return real(objects, teacher, unit)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(catalog, "read_commit", counted)
+    monkeypatch.setattr(unsealed, "read_commit", counted)
     seal(made.objects)
     assert read == ["s0000-v0000-00000001"]
 
