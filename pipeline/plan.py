@@ -7,11 +7,18 @@ that these are read once; a resumed run has smaller tasks over the same units.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, compress
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from softcask.storage_schemas.keys import unit_name
 from softcask.storage_schemas.manifest import SegmentManifest
+from softcask.storage_schemas.unit_codes import UnitCodes, first_code, indexes_in
 
 MOST_UNIT_ROWS = 32_768
 FEWEST_UNITS = 64
@@ -63,38 +70,154 @@ def choose_unit_rows(*, rows: int, row_bytes: int, batch_size: int) -> int:
     return batches * batch_size
 
 
+class Tasks(Sequence[Task]):
+    """Tasks in the order of the rows, each made when it is looked at: a million of them take 12 MB."""
+
+    def __init__(
+        self,
+        segments: Sequence[SegmentManifest],
+        view: int,
+        kinds: Sequence[tuple[str, tuple[str, ...]]],
+        places_T: NDArray[np.int64],
+        kinds_T: NDArray[np.int32],
+    ) -> None:
+        """Tasks of a plan; see `plan_tasks`.
+
+        Args:
+            segments: What is labelled.
+            view: Number of the view.
+            kinds: (group, teachers) that tasks are of.
+            places_T: Each task's unit among the units of all segments, not falling.
+            kinds_T: Each task's place in `kinds`.
+        """
+        self._segments, self._view, self._kinds = segments, view, kinds
+        self._places_T, self._kinds_T = places_T, kinds_T
+        self._firsts = list(accumulate((segment.units for segment in segments[:-1]), initial=0))
+
+    def __len__(self) -> int:
+        """Tasks."""
+        return len(self._places_T)
+
+    @overload
+    def __getitem__(self, which: int) -> Task: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> Tasks: ...
+
+    def __getitem__(self, which: int | slice) -> Task | Tasks:
+        """One task, or some of them as yet unmade."""
+        if isinstance(which, slice):
+            return self._some(which)
+        place = int(self._places_T[which])
+        number = bisect_right(self._firsts, place) - 1
+        segment, index = self._segments[number], place - self._firsts[number]
+        start, stop = segment.unit_range(index)
+        group, teachers = self._kinds[self._kinds_T[which]]
+        return Task(
+            group=group,
+            segment=segment.segment,
+            view=self._view,
+            index=index,
+            start=start,
+            stop=stop,
+            teachers=teachers,
+        )
+
+    @property
+    def teachers(self) -> frozenset[str]:
+        """Teachers that have something to do."""
+        return frozenset(name for kind in np.unique(self._kinds_T) for name in self._kinds[kind][1])
+
+    @property
+    def logit_rows(self) -> int:
+        """Rows that are to be labelled, each as often as there are teachers for it."""
+        times_K = np.array([len(teachers) for _, teachers in self._kinds], dtype=np.int64)
+        return int((self._rows_T() * times_K[self._kinds_T]).sum())
+
+    def rows_of(self, teacher: str) -> int:
+        """Rows that one teacher is to label."""
+        return int(self._rows_T()[self._are(lambda _, teachers: teacher in teachers)].sum())
+
+    def of_group(self, group: str) -> Tasks:
+        """Those of one pool of workers."""
+        return self._some(self._are(lambda name, _: name == group))
+
+    def _some(self, which: slice | NDArray[np.bool_]) -> Tasks:
+        return Tasks(self._segments, self._view, self._kinds, self._places_T[which], self._kinds_T[which])
+
+    def _are(self, kind: Callable[[str, tuple[str, ...]], bool]) -> NDArray[np.bool_]:
+        are_K = np.array([kind(*each) for each in self._kinds], dtype=np.bool_)
+        return are_K[self._kinds_T]
+
+    def _rows_T(self) -> NDArray[np.int64]:
+        numbers_T = np.searchsorted(self._firsts, self._places_T, side="right") - 1
+        firsts_T, unit_rows_T, rows_T = (
+            np.array(values, dtype=np.int64)[numbers_T]
+            for values in (
+                self._firsts,
+                [segment.unit_rows for segment in self._segments],
+                [segment.rows for segment in self._segments],
+            )
+        )
+        starts_T = (self._places_T - firsts_T) * unit_rows_T
+        return np.minimum(unit_rows_T, rows_T - starts_T)
+
+
 def plan_tasks(
-    segments: Iterable[SegmentManifest],
+    segments: Sequence[SegmentManifest],
     groups: Mapping[str, Sequence[str]],
-    committed: Mapping[str, frozenset[str] | set[str]],
+    committed: Mapping[str, UnitCodes],
     *,
     view: int = 0,
-) -> list[Task]:
-    """Units minus committed, as tasks in the order of the rows.
+) -> Tasks:
+    """Units minus committed, as tasks in the order of the rows, and of groups within a unit.
 
     Args:
         segments: What is to be labelled.
         groups: Name of a group -> its teachers.
-        committed: Teacher -> names of its committed units.
+        committed: Teacher -> codes of its committed units; units of other segments and views do not count.
         view: Number of the view.
     """
-    tasks = []
+    kinds: dict[tuple[str, tuple[str, ...]], int] = {}
+    places: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    of_kinds: list[NDArray[np.int32]] = [np.empty(0, np.int32)]
+    first = 0
     for segment in segments:
-        for index in range(segment.units):
-            start, stop = segment.unit_range(index)
-            unit = unit_name(segment.segment, view, index)
-            for group, teachers in groups.items():
-                missing = tuple(name for name in teachers if unit not in committed.get(name, ()))
-                if missing:
-                    tasks.append(
-                        Task(
-                            group=group,
-                            segment=segment.segment,
-                            view=view,
-                            index=index,
-                            start=start,
-                            stop=stop,
-                            teachers=missing,
-                        )
-                    )
-    return tasks
+        for group, teachers in groups.items():
+            missing_MU = _missing(segment, teachers, committed, view)
+            index_T = np.flatnonzero(missing_MU.any(axis=0))
+            columns, which_T = _distinct(missing_MU[:, index_T])
+            numbers_K = [
+                kinds.setdefault((group, tuple(compress(teachers, column))), len(kinds)) for column in columns
+            ]
+            places.append(first + index_T)
+            of_kinds.append(np.array(numbers_K, dtype=np.int32)[which_T])
+        first += segment.units
+    places_T = np.concatenate(places)
+    order_T = np.argsort(places_T, kind="stable")
+    return Tasks(segments, view, list(kinds), places_T[order_T], np.concatenate(of_kinds)[order_T])
+
+
+def _missing(
+    segment: SegmentManifest, teachers: Sequence[str], committed: Mapping[str, UnitCodes], view: int
+) -> NDArray[np.bool_]:
+    """`[M, U]`: whether a teacher has a unit of the segment still to do."""
+    missing_MU = np.ones((len(teachers), segment.units), dtype=np.bool_)
+    for missing_U, name in zip(missing_MU, teachers, strict=True):
+        if name in committed:
+            missing_U[indexes_in(committed[name], first_code(segment.segment, view), segment.units)] = False
+    return missing_MU
+
+
+def _distinct(missing_MT: NDArray[np.bool_]) -> tuple[list[tuple[bool, ...]], NDArray[np.int32]]:
+    """The K different columns, and which of them each of T is; told apart teacher by teacher, unsorted."""
+    columns: list[tuple[bool, ...]] = [()]
+    which_T = np.zeros(missing_MT.shape[1], dtype=np.int32)
+    for missing_T in missing_MT:
+        split_T = 2 * which_T + missing_T
+        found_K = np.flatnonzero(np.bincount(split_T, minlength=2 * len(columns)))
+        numbers = np.zeros(2 * len(columns), dtype=np.int32)
+        numbers[found_K] = np.arange(len(found_K))
+        columns = [(*columns[split // 2], bool(split % 2)) for split in found_K]
+        which_T = numbers[split_T]
+    return columns, which_T

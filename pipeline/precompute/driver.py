@@ -12,7 +12,7 @@ from softcask.pipeline.executors.base import Executor, Failure, Pool
 from softcask.pipeline.executors.registry import executor_from
 from softcask.pipeline.factories import add_to_path
 from softcask.pipeline.label import TaskReport
-from softcask.pipeline.plan import Task, plan_tasks
+from softcask.pipeline.plan import Task, Tasks, plan_tasks
 from softcask.pipeline.precompute.apart import apart
 from softcask.pipeline.precompute.classes import with_classes
 from softcask.pipeline.precompute.codecs import (
@@ -29,9 +29,9 @@ from softcask.pipeline.precompute.record import Totals
 from softcask.pipeline.precompute.results import Progress, Summary, TeacherSummary
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.drops import refuse_dropped
-from softcask.pipeline.store.receipts import committed_units
+from softcask.pipeline.store.receipts import committed_codes
 from softcask.pipeline.store.writing.prepare import check_root
-from softcask.pipeline.store.writing.sealing import seal
+from softcask.pipeline.store.writing.sealing import Sealing
 from softcask.pipeline.teachers.checks import near_chance
 from softcask.storage_schemas.errors import StoreAccess
 from softcask.storage_schemas.manifest import Generation, SegmentManifest
@@ -77,12 +77,14 @@ def _precompute(config: RunConfig, objects: StoreObjects, executor: Executor, ru
         settled |= find_codecs(config, objects, executor, untried, run.step)
     manifests = {t.name: teacher_manifest(config, t, settled[t.name]) for t in config.teachers}
     _refuse_if_full(objects, tasks, settled, config)
+    sealing = Sealing(objects)
     if tasks:
-        _run(executor, pools(config, groups, manifests, tasks, run.announce()), run)
+        run.label(tasks.logit_rows)
+        _run(executor, pools(config, groups, manifests, tasks, run.announce()), run, sealing)
     failures = run.totals.failures
     if failures and not run.totals.tasks:
         raise gave_up(failures, objects.uri)
-    generation = seal(objects)
+    generation = sealing.finish()
     refuse_dropped(objects, names)  # while this ran
     if failures:
         raise gave_up(failures, objects.uri, generation.generation)
@@ -124,32 +126,35 @@ def _run(
     executor: Executor,
     pools: Sequence[Pool[Task, TaskReport]],
     run: RunObserver,
+    sealing: Sealing,
 ) -> None:
-    run.label(sum(task.rows * len(task.teachers) for pool in pools for task in pool.tasks))
     for report in executor.run(apart(pools, run.rank())):
         if isinstance(report, Failure):
             run.failure(report)
         else:
             run.report(report)
+            sealing.add(report.commits)
 
 
 def _tasks(
     objects: StoreObjects,
     segments: Sequence[SegmentManifest],
     groups: Groups,
-) -> list[Task]:
+) -> Tasks:
     names = {group: [member.name for member in members] for group, members in groups.items()}
-    committed = {name: committed_units(objects, name) for members in names.values() for name in members}
+    committed = {name: committed_codes(objects, name) for members in names.values() for name in members}
     return plan_tasks(segments, names, committed)
 
 
 def _refuse_if_full(
-    objects: StoreObjects, tasks: Sequence[Task], settled: Mapping[str, Settled], config: RunConfig
+    objects: StoreObjects, tasks: Tasks, settled: Mapping[str, Settled], config: RunConfig
 ) -> None:
     needed = 0
     for name, known in settled.items():
         rows = sum(task.rows for task in tasks if name in task.teachers)
         needed += rows * known.row_bytes
+    classes = len(config.classes.class_names)
+    needed = sum(tasks.rows_of(name) * known.row_bytes(classes) for name, known in settled.items())
     free = objects.free_bytes()
     if free is not None and needed > free:
         raise StoreAccess(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from softcask.pipeline.executors.base import Pool
 from softcask.pipeline.label import LabelRecipe, TaskReport
-from softcask.pipeline.plan import Task
+from softcask.pipeline.plan import Task, Tasks
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.storage_schemas.errors import ConfigError
@@ -101,15 +101,14 @@ def pools(
     config: RunConfig,
     groups: Groups,
     manifests: Mapping[str, TeacherManifest],
-    tasks: Sequence[Task],
+    tasks: Tasks,
     witness: str | None,
 ) -> list[Pool[Task, TaskReport]]:
     """A pool a group, with the teachers that have something to do; `witness` as in `LabelRecipe`."""
     pools = []
     for group, members in groups.items():
-        mine = [task for task in tasks if task.group == group]
-        busy = {name for task in mine for name in task.teachers}
-        teachers = tuple(member for member in members if member.name in busy)
+        mine = tasks.of_group(group)
+        teachers = tuple(member for member in members if member.name in mine.teachers)
         if teachers:
             recipe = LabelRecipe(
                 store_uri=config.store.uri,

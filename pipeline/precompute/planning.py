@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from softcask.pipeline.codec_choice.worker import TrialReport
 from softcask.pipeline.executors.registry import executor_from
@@ -27,11 +31,11 @@ from softcask.pipeline.precompute.preparation import (
 from softcask.pipeline.precompute.results import Plan, Progress, TeacherPlan
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.drops import refuse_dropped
-from softcask.pipeline.store.receipts import committed_units
+from softcask.pipeline.store.receipts import committed_codes
 from softcask.pipeline.store.writing.prepare import check_root
 from softcask.pipeline.teachers.base import TeacherOptions
-from softcask.storage_schemas import keys
 from softcask.storage_schemas.manifest import Dropped
+from softcask.storage_schemas.unit_codes import first_code
 
 
 def plan(
@@ -54,19 +58,24 @@ def plan(
     settled = settled_codecs(config, objects)
     refuse_pinned(config, objects, settled)
     dropped = refuse_dropped(objects, settled)
-    rows, spans = _spans(config, objects, settled, dropped, len(source))
-    committed = {teacher.name: committed_units(objects, teacher.name) for teacher in config.teachers}
-    busy = [teacher for teacher in config.teachers if not spans.keys() <= committed[teacher.name]]
+    units = _units(config, objects, settled, dropped, len(source))
+    left_U = {
+        teacher.name: ~np.isin(units.code_U, committed_codes(objects, teacher.name))
+        for teacher in config.teachers
+    }
+    busy = [teacher for teacher in config.teachers if left_U[teacher.name].any()]
     reports = _reports(config, busy, watch) if trials else {}
     groups = group_teachers(config.teachers, config.executor.gpu_memory_gb)
     group_of = {member.name: name for name, members in groups.items() for member in members}
     return Plan(
         store=config.store.uri,
-        rows=rows,
-        unit_rows=max(spans.values(), default=0),
+        rows=units.rows,
+        unit_rows=int(units.rows_U.max(initial=0)),
         teachers={
-            name: _teacher_plan(config, settled, spans, done, reports.get(name), name, group_of[name])
-            for name, done in committed.items()
+            name: _teacher_plan(
+                config, settled, units.rows_U[left], len(left), reports.get(name), name, group_of[name]
+            )
+            for name, left in left_U.items()
         },
         free_bytes=objects.free_bytes(),
     )
@@ -83,45 +92,63 @@ def _reports(
 def _teacher_plan(
     config: RunConfig,
     settled: Mapping[str, Settled],
-    spans: Mapping[str, int],
-    committed: Container[str],
+    left_L: NDArray[np.int64],
+    units: int,
     report: TrialReport | None,
     name: str,
     group: str,
 ) -> TeacherPlan:
-    left = [rows for unit, rows in spans.items() if unit not in committed]
+    rows = int(left_L.sum())
     return TeacherPlan(
-        units=len(spans),
-        committed=len(spans) - len(left),
-        rows=sum(left),
-        bytes=int(sum(left) * _planned_row_bytes(config, settled, report, name)),
+        units=units,
+        committed=units - len(left_L),
+        rows=rows,
+        bytes=int(rows * _planned_row_bytes(config, settled, report, name)),
         group=group,
         codec=settled[name].codec.name if name in settled else report.kept_by if report else "",
         chosen=report.chosen if report and name not in settled else "",
         unmet=report is not None and name not in settled and not report.chosen,
         trials=report.trials if report else (),
         reason=report.reason if report else "",
-        seconds=sum(left) * report.seconds_a_row if report else None,
+        seconds=rows * report.seconds_a_row if report else None,
     )
 
 
-def _spans(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Units:
+    """Units that every teacher is to have.
+
+    Attributes:
+        rows: Of the transfer set.
+        code_U: `[U]` their codes.
+        rows_U: `[U]` rows of each.
+    """
+
+    rows: int
+    code_U: NDArray[np.int64]
+    rows_U: NDArray[np.int64]
+
+
+def _units(
     config: RunConfig, objects: StoreObjects, settled: Mapping[str, Settled], dropped: Dropped, rows: int
-) -> tuple[int, dict[str, int]]:
-    """Rows of the transfer set, and of each unit: of the segments that stand, and of rows behind them."""
-    spans, first = {}, 0
+) -> _Units:
+    """Of the segments that stand, and of rows behind them."""
+    codes, sizes, first = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     segments = standing_segments(objects)
+    cuts = []
     for segment in segments:
         refuse_quarantined(objects, segment, config)
-        for index in range(segment.units if segment.segment not in dropped.segments else 0):
-            start, stop = segment.unit_range(index)
-            spans[keys.unit_name(segment.segment, 0, index)] = stop - start
+        if segment.segment not in dropped.segments:
+            cuts.append((segment.segment, segment.rows, segment.unit_rows))
         first = segment.first + segment.rows
-    unit_rows = config.store.unit_rows or rows_a_unit(config, settled, rows - first) if rows > first else 1
-    for index, start in enumerate(range(first, rows, unit_rows)):
-        name = keys.unit_name(next_segment(segments), 0, index)
-        spans[name] = min(unit_rows, rows - start)
-    return max(rows, first), spans
+    if rows > first:
+        unit_rows = config.store.unit_rows or rows_a_unit(config, settled, rows - first)
+        cuts.append((next_segment(segments), rows - first, unit_rows))
+    for name, count, unit_rows in cuts:
+        starts_U = np.arange(0, count, unit_rows, dtype=np.int64)
+        codes.append(first_code(name, 0) + np.arange(len(starts_U)))
+        sizes.append(np.minimum(unit_rows, count - starts_U))
+    return _Units(rows=max(rows, first), code_U=np.concatenate(codes), rows_U=np.concatenate(sizes))
 
 
 def _planned_row_bytes(

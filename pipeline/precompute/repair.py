@@ -20,7 +20,7 @@ from softcask.pipeline.store.care.damage import Diagnosis, Remedy, Unit, diagnos
 from softcask.pipeline.store.care.mending import mend
 from softcask.pipeline.store.care.verify import VerifyReport, verify
 from softcask.pipeline.store.catalog import generation_numbers, newest_generation, read_contents
-from softcask.pipeline.store.receipts import committed_units
+from softcask.pipeline.store.receipts import committed_codes
 from softcask.pipeline.store.writing.sealing import seal
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import CorruptObject, SoftcaskError, StoreError
@@ -133,7 +133,7 @@ def _forgotten(objects: StoreObjects) -> str:
         with contextlib.suppress(SoftcaskError):
             Generation.from_bytes(objects.read(key), key)
             return ""
-    units = {name: len(committed_units(objects, name)) for name in objects.parts("teachers")}
+    units = {name: len(committed_codes(objects, name)) for name in objects.parts("teachers")}
     found = ", ".join(f"{count} of {name!r}" for name, count in units.items() if count)
     if not found:
         return ""
@@ -174,7 +174,7 @@ def _unlabelled(config: RunConfig, objects: StoreObjects) -> list[Unit]:
     newest = newest_generation(objects)
     contents = read_contents(objects, newest.dropped if newest else None)
     names = [teacher.name for teacher in config.teachers if teacher.name in contents.teachers]
-    committed = {name: committed_units(objects, name) for name in names}
+    committed = {name: committed_codes(objects, name) for name in names}
     tasks = plan_tasks(contents.segments, {name: [name] for name in names}, committed)
     return [(task.group, task.unit) for task in tasks]
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softcask.pipeline.plan import Task, choose_unit_rows, plan_tasks
+from softcask.pipeline.plan import Task, Tasks, choose_unit_rows
+from softcask.pipeline.plan import plan_tasks as lazily_planned
 from softcask.storage_schemas.manifest import ObjectRecord, SegmentManifest
+from softcask.storage_schemas.unit_codes import codes_of
 
 TEACHERS = ("a", "b", "c", "d")
 
@@ -48,7 +51,72 @@ def plans(draw: st.DrawFn) -> tuple[list[SegmentManifest], dict[str, list[str]],
     return segments, groups, committed, view
 
 
-def covered(tasks: list[Task]) -> Counter[tuple[str, str, int]]:
+Groups = Mapping[str, Sequence[str]]
+Committed = Mapping[str, set[str]]
+
+
+def plan_tasks(
+    segments: list[SegmentManifest], groups: Groups, committed: Committed, *, view: int = 0
+) -> Tasks:
+    return lazily_planned(segments, groups, {n: codes_of(sorted(c)) for n, c in committed.items()}, view=view)
+
+
+def listed(
+    segments: list[SegmentManifest], groups: Groups, committed: Committed, *, view: int = 0
+) -> list[Task]:
+    """The plan by its plain words: every unit, every group, whoever has not committed it."""
+    tasks = []
+    for part in segments:
+        for index in range(-(-part.rows // part.unit_rows)):
+            unit = f"{part.segment}-v{view:04d}-{index:08d}"
+            for group, teachers in groups.items():
+                if missing := tuple(name for name in teachers if unit not in committed.get(name, set())):
+                    start, stop = index * part.unit_rows, min((index + 1) * part.unit_rows, part.rows)
+                    tasks.append(
+                        Task(
+                            group=group,
+                            segment=part.segment,
+                            view=view,
+                            index=index,
+                            start=start,
+                            stop=stop,
+                            teachers=missing,
+                        )
+                    )
+    return tasks
+
+
+@given(plan=plans(), slices=st.slices(12))
+def test_a_lazy_plan_is_the_list_that_it_stands_for(
+    plan: tuple[list[SegmentManifest], dict[str, list[str]], dict[str, set[str]], int], slices: slice
+) -> None:
+    segments, groups, committed, view = plan
+    expected, tasks = listed(*plan[:3], view=view), plan_tasks(segments, groups, committed, view=view)
+    assert list(tasks) == expected
+    assert len(tasks) == len(expected)
+    assert [tasks[place] for place in range(-len(expected), 0)] == expected
+    assert list(tasks[slices]) == expected[slices]
+    for place in (len(expected), -len(expected) - 1):
+        with pytest.raises(IndexError):
+            tasks[place]
+    assert tasks.teachers == {name for task in expected for name in task.teachers}
+    assert tasks.logit_rows == sum(task.rows * len(task.teachers) for task in expected)
+    for name in TEACHERS:
+        assert tasks.rows_of(name) == sum(task.rows for task in expected if name in task.teachers)
+    for group in (*groups, "another"):
+        assert list(tasks.of_group(group)) == [task for task in expected if task.group == group]
+
+
+def test_a_plan_of_a_million_units_holds_no_task() -> None:
+    million = segment(0, 8 * 10**6 - 3, 8)
+    tasks = plan_tasks([million], {"x": ["a", "b"]}, {"b": {"s0000-v0000-00000000"}})
+    assert len(tasks) == 10**6
+    assert (tasks[0].teachers, tasks[1].teachers) == (("a",), ("a", "b"))
+    assert (tasks[-1].start, tasks[-1].stop) == (8 * 10**6 - 8, 8 * 10**6 - 3)
+    assert tasks.logit_rows == 2 * (8 * 10**6 - 3) - 8
+
+
+def covered(tasks: Sequence[Task]) -> Counter[tuple[str, str, int]]:
     """How often each (teacher, segment, row) is to be done."""
     return Counter(
         (teacher, task.segment, row)
@@ -93,7 +161,7 @@ def test_a_unit_is_the_same_whatever_else_is_planned_and_whoever_runs_with_it(
         for task in plan_tasks(segments, {"own": [teacher]}, committed, view=view)
     ]
 
-    def units(tasks: list[Task]) -> set[tuple[str, str, int, int]]:
+    def units(tasks: Sequence[Task]) -> set[tuple[str, str, int, int]]:
         return {(name, task.unit, task.start, task.stop) for task in tasks for name in task.teachers}
 
     assert units(together) == units(alone)
@@ -107,7 +175,7 @@ def test_nothing_is_left_to_do_when_all_that_was_planned_is_committed(
     for task in plan_tasks(segments, groups, committed, view=view):
         for teacher in task.teachers:
             committed.setdefault(teacher, set()).add(task.unit)
-    assert plan_tasks(segments, groups, committed, view=view) == []
+    assert not plan_tasks(segments, groups, committed, view=view)
 
 
 def test_rows_are_read_once_for_teachers_that_live_together_and_in_their_order() -> None:
