@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from softcask.pipeline.executors.base import ExecutorState, Failure, Pool
-from softcask.pipeline.executors.capacity import allot, fits, has, lacking
+from softcask.pipeline.executors.capacity import Needs, Nodes, allot, fits, has, lacking
 from softcask.pipeline.executors.cluster import Cluster, Handle
 from softcask.pipeline.executors.crew import Crew
 from softcask.pipeline.executors.queue import Rules
@@ -58,6 +58,7 @@ class Dispatcher:
         self._crew_of: dict[Handle, Crew] = {}
         self._nodes: dict[str, Mapping[str, float]] = {}
         self._gone: dict[str, Mapping[str, float]] = {}
+        self._allotted: tuple[tuple[Nodes, list[tuple[Needs, int]]], list[int]] | None = None
         self._unsettled_since: float | None = None
 
     def reports(self) -> Iterator[Any]:
@@ -121,8 +122,7 @@ class Dispatcher:
     def _staff(self, active: Sequence[Crew]) -> None:
         """Ask for the workers that fit all at once; for more only when those have their room."""
         most = [min(crew.queue.left, self._most or crew.queue.left) for crew in active]
-        counts = allot(self._nodes, [(crew.needs, count) for crew, count in zip(active, most, strict=True)])
-        for crew, count in zip(active, counts, strict=True):
+        for crew, count in zip(active, self._counts(active, most), strict=True):
             crew.target = count
         settled = self._settled(active)
         for crew, wanted in zip(active, most, strict=True):
@@ -132,6 +132,13 @@ class Dispatcher:
                 crew.give_back(crew.target)
                 crew.ask(crew.target)
         self._crew_of = {worker: crew for crew in active for worker in crew.seats}
+
+    def _counts(self, active: Sequence[Crew], most: Sequence[int]) -> list[int]:
+        """How many workers of each fit; worked out anew only where something has changed."""
+        asked = (self._nodes, [(crew.needs, count) for crew, count in zip(active, most, strict=True)])
+        if self._allotted is None or self._allotted[0] != asked:
+            self._allotted = asked, allot(*asked)
+        return self._allotted[1]
 
     def _settled(self, active: Sequence[Crew]) -> bool:
         now = self._cluster.now()
