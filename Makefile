@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup test fuzz check format demo bench bench-engine bench-store chaos schema clean
+.PHONY: help setup test fuzz check format demo bench bench-engine bench-scale bench-store chaos schema clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -54,6 +54,9 @@ bench: $(READY)  ## cost of the engine beside a bare torch loop
 
 bench-engine: $(READY)  ## and beside a script, Ray Data, two actors; some forty minutes of an idle machine
 	$(BIN)/python benchmarks/engine_overhead.py --beside --rounds 5 --out benchmarks/results/engine_overhead.md
+
+bench-scale: $(READY)  ## a driver's cost a unit with a thousand simulated actors, to a million units; 6 GB of /dev/shm
+	$(BIN)/python benchmarks/engine_scale.py
 
 bench-store: $(READY)  ## reading beside other loaders, codecs beside others' at equal bytes; hours, see benchmarks/README.md
 	$(BIN)/python benchmarks/store_reading.py --out benchmarks/results
