@@ -79,8 +79,9 @@ def _precompute(config: RunConfig, objects: StoreObjects, executor: Executor, ru
     _refuse_if_full(objects, tasks, settled, config)
     sealing = Sealing(objects)
     if tasks:
+        mine = pools(config, groups, manifests, tasks, run.announce())
         run.label(tasks.logit_rows)
-        _run(executor, pools(config, groups, manifests, tasks, run.announce()), run, sealing)
+        _run(executor, mine, run, sealing)
     failures = run.totals.failures
     if failures and not run.totals.tasks:
         raise gave_up(failures, objects.uri)
