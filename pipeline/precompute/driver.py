@@ -150,12 +150,7 @@ def _tasks(
 def _refuse_if_full(
     objects: StoreObjects, tasks: Tasks, settled: Mapping[str, Settled], config: RunConfig
 ) -> None:
-    needed = 0
-    for name, known in settled.items():
-        rows = sum(task.rows for task in tasks if name in task.teachers)
-        needed += rows * known.row_bytes
-    classes = len(config.classes.class_names)
-    needed = sum(tasks.rows_of(name) * known.row_bytes(classes) for name, known in settled.items())
+    needed = sum(tasks.rows_of(name) * known.row_bytes for name, known in settled.items())
     free = objects.free_bytes()
     if free is not None and needed > free:
         raise StoreAccess(
