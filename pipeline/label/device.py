@@ -21,6 +21,7 @@ from softcask.pipeline.device_codecs.base import DeviceCodec, to_arrays
 from softcask.pipeline.device_codecs.registry import DEVICE_CODECS, device_codec
 from softcask.pipeline.store.writing.encoding import EncodedUnit, encoded_unit, watched_rows
 from softcask.pipeline.teachers.torch_teacher import is_out_of_memory
+from softcask.storage_schemas.absent import Absent, present_classes
 from softcask.storage_schemas.codecs.base import Codec
 from softcask.storage_schemas.codecs.dense16 import Dense16
 from softcask.storage_schemas.errors import StoreError, TeacherOutOfMemory
@@ -32,18 +33,31 @@ _FASTER_ON_HOST = (Dense16.name,)
 class DeviceEncoder:
     """Takes the batches of one unit in order, as `UnitEncoder` does, on a device that is not waited for."""
 
-    def __init__(self, codec: Codec, twin: DeviceCodec, *, rows: int, num_classes: int) -> None:
-        """Begin a unit of `rows` rows that have logits."""
+    def __init__(
+        self, codec: Codec, twin: DeviceCodec, *, rows: int, num_classes: int, absent: Absent = ()
+    ) -> None:
+        """Begin a unit of `rows` rows that have logits.
+
+        Args:
+            codec: What keeps them.
+            twin: Its twin, on the device.
+            rows: How many.
+            num_classes: Logits a row, of all classes.
+            absent: Those that are -inf in every row, and not stored.
+        """
         self._codec, self._twin, self._done = codec, twin, 0
+        self._absent = torch.tensor(absent, dtype=torch.int64, device=twin.device)
+        present = present_classes(num_classes, absent)
+        self._present = torch.tensor(present, device=twin.device) if absent else None
         self._watched = watched_rows(codec, rows)
         pinned = twin.device.type == "cuda"
         self._columns = {
             column.name: _room(column.dtype, rows, column.row_shape, pinned=pinned)
-            for column in codec.columns(num_classes)
+            for column in codec.columns(len(present))
         }
         self._top = _room(np.dtype(np.int64), rows, pinned=pinned)
         self._usable = _room(np.dtype(np.bool_), rows, pinned=pinned)
-        self._kept = _room(np.dtype(np.float32), len(self._watched), (num_classes,), pinned=pinned)
+        self._kept = _room(np.dtype(np.float32), len(self._watched), (len(present),), pinned=pinned)
 
     def add(self, logits_BC: torch.Tensor) -> slice:
         """Encode the next batch, float32 `[B, C]` on the device; which of the unit's rows it is.
@@ -55,11 +69,15 @@ class DeviceEncoder:
         first, stop = np.searchsorted(self._watched, [rows.start, rows.stop])
         try:
             with torch.inference_mode():
+                usable_B = torch.isneginf(logits_BC[:, self._absent]).all(dim=1)
+                if self._present is not None:
+                    logits_BC = logits_BC.index_select(1, self._present)
+                usable_B &= torch.isfinite(logits_BC).all(dim=1)
                 # Of logits that are not finite come columns that mean nothing; `usable` tells.
                 for name, values in self._twin.encode(logits_BC).items():
                     self._columns[name][rows].copy_(values, non_blocking=True)
                 self._top[rows].copy_(logits_BC.argmax(dim=1), non_blocking=True)
-                self._usable[rows].copy_(torch.isfinite(logits_BC).all(dim=1), non_blocking=True)
+                self._usable[rows].copy_(usable_B, non_blocking=True)
                 # One by one: to bring their places to the device, the host would have to wait for it.
                 for kept in range(first, stop):
                     row = int(self._watched[kept]) - rows.start
@@ -76,7 +94,7 @@ class DeviceEncoder:
         )
 
     def usable(self, rows: slice) -> bool:
-        """Whether all logits of rows that were added, and whose batch is through, are finite."""
+        """Whether all logits of rows that were added, and whose batch is through, can be stored."""
         return bool(self._usable[rows].all())
 
     def finish(self) -> EncodedUnit:

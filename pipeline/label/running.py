@@ -190,13 +190,12 @@ class UnitRunner:
 
             device.take_own_stream(teacher.device)
             if name not in self._twins:
-                # Absent classes are taken out on the host, and so is what is left encoded there.
-                self._twins[name] = None if absent else device.twin_of(codec, teacher.device)
+                self._twins[name] = device.twin_of(codec, teacher.device)
             if (twin := self._twins[name]) is not None:
                 return DeviceRun(
                     teacher=fitted,
                     staged=teacher,
-                    encoder=device.DeviceEncoder(codec, twin, rows=rows, num_classes=classes),
+                    encoder=device.DeviceEncoder(codec, twin, rows=rows, num_classes=classes, absent=absent),
                     num_classes=classes,
                     check=check,
                     seconds=work.seconds,

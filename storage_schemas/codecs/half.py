@@ -31,7 +31,8 @@ def below_maximum(logits_BC: NDArray[np.float32]) -> tuple[NDArray[np.float32], 
     row_max_B = logits_BC.max(axis=1) + _ZERO
     with np.errstate(over="ignore"):  # a range beyond float32 is cut with what is beyond float16
         # Added, not subtracted: so no zero is a negative one, whichever a maximum was found to be.
-        shifted_BC = logits_BC + (_ZERO - row_max_B)[:, None]
+        # Row by row in memory, whatever the logits are: what is made of it is seen as one line of numbers.
+        shifted_BC = np.add(logits_BC, (_ZERO - row_max_B)[:, None], order="C")
     if shifted_BC.size and shifted_BC.min() < _LEAST:
         np.maximum(shifted_BC, _LEAST, out=shifted_BC)
     return shifted_BC, row_max_B

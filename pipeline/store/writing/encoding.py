@@ -103,7 +103,7 @@ class UnitEncoder:
         if self._waiting + len(logits_BC) > len(self._block_bC):
             self._encode_waiting()
         if len(logits_BC) > len(self._block_bC):
-            self._encode(logits_BC)
+            self._encode(np.ascontiguousarray(logits_BC))
             return
         self._block_bC[self._waiting : self._waiting + len(logits_BC)] = logits_BC
         self._waiting += len(logits_BC)

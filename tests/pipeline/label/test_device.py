@@ -81,6 +81,23 @@ def test_a_batch_that_could_not_be_encoded_may_come_again_in_pieces(monkeypatch:
     assert encoder.finish().columns["logits"].tobytes() == Dense16().encode(LOGITS_RC)["logits"].tobytes()
 
 
+def test_absent_classes_are_looked_at_and_taken_out_on_the_device() -> None:
+    absent = (0, 33, 69)
+    stored_RC = np.delete(LOGITS_RC, absent, axis=1)
+    logits_RC = LOGITS_RC.copy()
+    logits_RC[:, absent] = -np.inf
+    encoder = DeviceEncoder(
+        Dense16(), device_codec(Dense16(), "cpu"), rows=90, num_classes=CLASSES, absent=absent
+    )
+    fine = encoder.add(torch.from_numpy(logits_RC[:60]))
+    logits_RC[70, 33] = 1.5
+    wrong = encoder.add(torch.from_numpy(logits_RC[60:]))
+    assert (encoder.usable(fine), encoder.usable(wrong)) == (True, False)
+    found, expected = encoder.finish(), Dense16().encode(stored_RC)
+    assert found.columns["logits"].tobytes() == expected["logits"].tobytes()
+    np.testing.assert_array_equal(found.top_R, stored_RC.argmax(axis=1))
+
+
 @pytest.mark.parametrize("codec", [Dense16(), Dense8()], ids=lambda codec: codec.name)
 def test_what_is_faster_on_the_host_gives_the_same_bytes(codec: Codec) -> None:
     found, expected = encode_on_host(codec)(LOGITS_RC), codec.encode(LOGITS_RC)

@@ -83,6 +83,11 @@ class CodecContract:
             with pytest.raises(StoreError, match=codec.name):
                 codec_from(spec.model_copy(update=change), codec.arrays())
 
+    def test_it_does_not_matter_how_logits_lie_in_memory(
+        self, codec: Codec, logits_BC: NDArray[np.float32]
+    ) -> None:
+        assert_equal_columns(codec.encode(np.asfortranarray(logits_BC)), codec.encode(logits_BC))
+
     def test_a_row_depends_on_no_other(self, codec: Codec, logits_BC: NDArray[np.float32]) -> None:
         together = codec.encode(logits_BC)
         for row in range(len(logits_BC)):
