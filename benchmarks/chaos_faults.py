@@ -29,6 +29,7 @@ class Fault:
         go: Runs one store to its end, with about so many blows.
         runs: Stores.
         blows: Blows a store.
+        retried: Whether units are tried again that nothing happened to but that they could not be written.
         place: Where the store is: `disk`, `small` (a disk that can be filled) or `s3`.
     """
 
@@ -37,6 +38,7 @@ class Fault:
     runs: int
     blows: int
     place: str = "disk"
+    retried: bool = False
 
 
 def kill_actors(run: Run, blows: int) -> None:
@@ -196,7 +198,7 @@ def all_faults(server: S3, scale: float) -> list[Fault]:
         Fault(name="SIGKILL of a raylet with its node", go=kill_nodes, runs=runs(5), blows=5),
         Fault(name="SIGSTOP of a node, later SIGCONT", go=stop_nodes, runs=runs(3), blows=3),
         Fault(name="SIGKILL of the driver", go=kill_drivers, runs=runs(4), blows=5),
-        Fault(name="disk full", go=fill_disk, runs=runs(3), blows=3, place="small"),
+        Fault(name="disk full", go=fill_disk, runs=runs(3), blows=3, place="small", retried=True),
         Fault(name="SIGKILL of the GCS", go=kill_heads, runs=runs(2), blows=1),
         Fault(
             name="storage faults of an S3 server",

@@ -20,6 +20,8 @@ from softcask.storage_schemas.errors import ExecutorError
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
 _MEASURED = 99
 _FEWEST_MEASURED = 5
+_CAREFUL = 3
+"""Tasks that fail in a row: before anything new is begun, those are tried again, one at a time."""
 _SPOILT = 3
 """Tasks that fail in a row on one worker, while others do well: its device may be beyond use."""
 
@@ -110,7 +112,7 @@ class PoolQueue:
         self._desks: dict[Desk, None] = {}
         self._most_desks = 1
         self._streak = Streak(tasks=len(pool.tasks))
-        self._lost_in_a_row = 0
+        self._lost_in_a_row = self._failed_in_a_row = 0
         self._seconds: deque[float] = deque(maxlen=_MEASURED)
         self._median: float | None = None
 
@@ -151,9 +153,12 @@ class PoolQueue:
         return unit
 
     def _choose(self, desk: Desk, now: float) -> Unit | None:
+        careful = self._failed_in_a_row >= _CAREFUL
+        if careful and self._under_way:
+            return None
         if self._again and self._again[0][0] <= now and not self._better_elsewhere(self._again[0][2], desk):
             return heapq.heappop(self._again)[2]
-        if self._fresh_left:
+        if self._fresh_left and not (careful and self._again):
             self._fresh_left -= 1
             number, task = next(self._fresh)
             return Unit(number=number, task=task)
@@ -174,7 +179,7 @@ class PoolQueue:
         """A worker has done a task; False where another had before, so that its report counts for nothing."""
         self._seconds.append(now - desk.since)
         self._take_back(desk, unit, now)
-        desk.failures = self._lost_in_a_row = 0
+        desk.failures = self._lost_in_a_row = self._failed_in_a_row = 0
         if unit.done:
             return False
         unit.done = True
@@ -187,6 +192,7 @@ class PoolQueue:
         """A task raised; what was given up with that, if anything was."""
         self._take_back(desk, unit, now)
         desk.failures += 1
+        self._failed_in_a_row += 1
         unit.failed_at = desk
         if unit.done or unit.desks:
             return None  # its twin tells

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-_FIRST, _LATER = 3, 16
+from softcask.storage_schemas.errors import StoreAccess
+
+_FIRST, _LATER, _OF_THE_STORE = 3, 16, 4
 _VARYING = re.compile(r"'[^']*'|\b[0-9a-f]{6,}\b|\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 """What differs between two messages about one thing: names in quotes, numbers, digests."""
 
@@ -38,7 +40,7 @@ class Streak:
 
         Returns:
             Whether all tasks seem to fail so: the first three did, whatever their attempts, and none went
-            well; or later sixteen were given up in a row.
+            well; or later sixteen were given up in a row, or four of which the store took none.
         """
         if self._succeeded and not given_up:
             return False
@@ -46,7 +48,9 @@ class Streak:
             self._kind = kind
             self._failed.clear()
         self._failed.add(number)
-        return len(self._failed) >= (_LATER if self._succeeded else min(_FIRST, self.tasks))
+        if not self._succeeded:
+            return len(self._failed) >= min(_FIRST, self.tasks)
+        return len(self._failed) >= (_OF_THE_STORE if isinstance(error, StoreAccess) else _LATER)
 
 
 def kind_of(error: Exception) -> str:

@@ -12,7 +12,7 @@ from tests.pipeline.executors.made_up_cluster import MadeUpCluster, MadeUpWorker
 from softcask.pipeline.executors.base import Failure
 from softcask.pipeline.executors.dispatch import Dispatcher
 from softcask.pipeline.executors.queue import Rules
-from softcask.storage_schemas.errors import TeacherError
+from softcask.storage_schemas.errors import StoreAccess, TeacherError
 
 TWO_CPUS = {"n": {"CPU": 2.0}}
 
@@ -101,6 +101,30 @@ def test_an_error_that_every_task_has_ends_its_pool_early_and_others_go_on() -> 
     (failure,) = outcome.failures
     assert (failure.pool, failure.task) == ("bad", None) and isinstance(failure.error, TeacherError)
     assert sum(len(worker.seen) for worker in cluster.workers if worker.pool.name == "bad") < 20
+
+
+def full_between(start: float, stop: float, cluster: MadeUpCluster) -> Any:
+    full = StoreAccess("no space left to write s0000")
+    return lambda *_: full if start <= cluster.clock < stop else 1.0
+
+
+def test_while_all_fail_nothing_new_is_begun_and_a_trouble_that_passes_costs_nothing() -> None:
+    cluster = MadeUpCluster({"n": {"CPU": 8.0}})
+    cluster.seconds = full_between(10.0, 15.0, cluster)
+    outcome = run(cluster, pool("p", range(400)))
+    assert sorted(outcome.reports) == times_ten(range(400)) and not outcome.failures
+    begun = sum(len(worker.seen) for worker in cluster.workers)
+    # Two in flight on each of eight workers failed; then only some of those were tried until it was over.
+    assert begun - 400 <= 8 * 2 + 8 * 2
+
+
+def test_a_store_that_takes_nothing_any_more_ends_its_pool() -> None:
+    cluster = MadeUpCluster({"n": {"CPU": 8.0}})
+    cluster.seconds = full_between(10.0, 1e9, cluster)
+    outcome = run(cluster, pool("p", range(10**6)))
+    *_, failure = outcome.failures
+    assert failure.task is None and "no space left" in str(failure.error)
+    assert sum(len(worker.seen) for worker in cluster.workers) - len(outcome.reports) <= 8 * 2 * 4
 
 
 def test_a_task_that_takes_its_worker_down_takes_no_other_with_it_twice() -> None:

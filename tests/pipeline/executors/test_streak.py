@@ -36,11 +36,17 @@ def test_of_fewer_than_three_tasks_all_have_to_fail() -> None:
 def test_after_a_task_that_went_well_only_sixteen_that_were_given_up_in_a_row_end_it() -> None:
     streak = Streak(tasks=10**6)
     streak.ended_well()
-    full = StoreAccess("could not write commits/s0000-v0000-00000012.json: No space left on device")
-    assert not any(streak.failed(unit, full, given_up=False) for unit in range(1000))
-    assert [streak.failed(unit, full, given_up=True) for unit in range(16)] == [False] * 15 + [True]
+    assert not any(streak.failed(unit, classes(unit), given_up=False) for unit in range(1000))
+    assert [streak.failed(unit, classes(unit), given_up=True) for unit in range(16)] == [False] * 15 + [True]
     streak.ended_well()
-    assert not streak.failed(99, full, given_up=True)
+    assert not streak.failed(99, classes(99), given_up=True)
+
+
+def test_what_the_store_does_not_take_is_no_tasks_fault_and_four_end_it() -> None:
+    streak = Streak(tasks=10**6)
+    streak.ended_well()
+    full = StoreAccess("no space left to write commits/s0000-v0000-00000012.json")
+    assert [streak.failed(unit, full, given_up=True) for unit in range(4)] == [False] * 3 + [True]
 
 
 def test_errors_are_alike_whatever_rows_and_values_they_name() -> None:
