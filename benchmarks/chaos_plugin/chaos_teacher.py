@@ -61,7 +61,8 @@ class ChaosTeacher:
         """`[B, 5]`; the row's number, its first value, tells which unit was begun."""
         flat = inputs_B.reshape(len(inputs_B), -1)
         first = int(flat[0, 0])
-        if first % UNIT_ROWS == 0 and len(flat) <= UNIT_ROWS:
+        of_a_unit = int(flat[-1, 0]) - first == len(flat) - 1  # probe rows lie apart
+        if first % UNIT_ROWS == 0 and of_a_unit:
             _note(f"{time.time():.3f} {os.getpid()} {self.name} {first // UNIT_ROWS}")
         time.sleep(self._seconds)
         found: NDArray[np.float32] = (flat[:, 1:] @ self._weights[1:]).astype(np.float32)

@@ -68,7 +68,10 @@ class RayCluster:
 
     def nodes(self) -> Nodes:
         """See `Cluster.nodes`."""
-        if self.now() - self._nodes_at >= _NODES_EVERY:
+        # Asked of a head that is gone, this call would not return.
+        if self.now() - self._nodes_at >= _NODES_EVERY and (
+            not self._head_is_reachable or self._head_answers()
+        ):
             self._nodes_at, alive = self.now(), [node for node in ray.nodes() if node["Alive"]]
             self._names = {
                 node["NodeID"]: f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})" for node in alive
@@ -78,6 +81,7 @@ class RayCluster:
 
     def start(self, pool: Pool[Any, Any], in_flight: int) -> _Worker:
         """See `Cluster.start`; several GPUs are reserved before other workers can take one of them."""
+        self._await_head(at_once=True)
         needs: dict[str, Any] = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus}
         if pool.memory_bytes:
             needs["memory"] = pool.memory_bytes
@@ -136,13 +140,14 @@ class RayCluster:
             worker=worker, kind="lost", error=ExecutorError(_because(error)), with_node=_with_its_node(error)
         )
 
-    def _await_head(self) -> None:
+    def _await_head(self, *, at_once: bool = False) -> None:
         """Nothing is asked of a head that does not answer: such calls do not return.
 
         Raises:
             ExecutorError: It has not answered for so long that Ray is about to end this process.
         """
-        while self._head_is_reachable and self.now() - self._head_seen >= _HEAD_EVERY:
+        unseen = 0.0 if at_once else _HEAD_EVERY
+        while self._head_is_reachable and self.now() - self._head_seen >= unseen:
             if self._head_answers():
                 self._head_seen = self.now()
                 return
