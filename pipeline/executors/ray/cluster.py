@@ -110,6 +110,8 @@ class RayCluster:
 
     def kill(self, worker: _Worker) -> None:
         """See `Cluster.kill`."""
+        if self._head_is_lost:
+            return  # its actors end with it, and this call might not return
         with contextlib.suppress(RayError):
             ray.kill(worker.actor)
         if worker.group is not None:
