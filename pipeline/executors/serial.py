@@ -37,7 +37,7 @@ class SerialExecutor:
         """Run every task, in order but for those that are run again; see `Executor.run`."""
         self._state = ExecutorState(workers=1)
         for pool in pools:
-            yield from self._run_pool(pool)
+            yield from self._run_pool(pool, logging.WARNING if len(pools) > 1 else logging.DEBUG)
 
     def state(self) -> ExecutorState:
         """See `Executor.state`."""
@@ -47,11 +47,12 @@ class SerialExecutor:
         """Nobody measures here."""
         return NoMeter()
 
-    def _run_pool(self, pool: Pool[Any, ReportT]) -> Iterator[ReportT | Failure]:
+    def _run_pool(self, pool: Pool[Any, ReportT], level: int) -> Iterator[ReportT | Failure]:
         try:
             worker = pool.recipe.build()
         except SoftcaskError as refusal:
-            _LOG.warning("%s is left out: %s", pool.name, refusal)
+            # Where nothing else goes on, the run ends with it at once.
+            _LOG.log(level, "%s is left out: %s", pool.name, refusal)
             yield Failure(pool=pool.name, task=None, error=refusal, attempts=1)
             return
         streak, left = Streak(tasks=len(pool.tasks)), _numbered(pool)

@@ -28,9 +28,10 @@ def refusal(softcask: Softcask, project: Project) -> Callable[..., str]:
         ended = softcask(command, project.run, *flags)
         assert ended.exit_code == 2, ended.output
         assert isinstance(ended.exception, SystemExit)
-        assert ended.stderr.startswith("error: ") and ended.stderr.count("error: ") == 1
-        assert "Traceback" not in ended.stderr and ended.stdout == ""
-        return ended.stderr
+        warnings, _, message = ended.stderr.rpartition("error: ")
+        assert all(line.startswith("warning: ") for line in warnings.splitlines())
+        assert message and "Traceback" not in ended.stderr and ended.stdout == ""
+        return message
 
     return refused
 
