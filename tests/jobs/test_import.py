@@ -97,7 +97,7 @@ def test_the_mean_of_members_counts_no_derived_entry(softcask: Softcask, made: M
         (("reencode", "--teacher", "alpha", "--into", "b", "--codec", "zip"), "unknown codec 'zip'"),
         (
             ("reencode", "--teacher", "alpha", "--into", "b", "--codec", "auto"),
-            "neither max_bytes nor max_kl",
+            "found neither max_bytes (bytes a row) nor max_kl",
         ),
         (("reencode", "--teacher", "alpha", "--into", "b", "--max-bytes", "1"), "max_bytes: Input should be"),
         (("combine", "--teachers", "alpha,gamma", "--into", "b"), "has no teacher 'gamma'"),

@@ -20,9 +20,9 @@ def test_each_worker_is_told_what_the_driver_has_written_and_looks_for_it(
     recipes: list[LabelRecipe] = []
     run = driver._run
 
-    def watched(executor: object, pools: list[object], observer: object) -> None:
+    def watched(executor: object, pools: list[object], *rest: object) -> None:
         recipes.extend(pool.recipe for pool in pools)  # type: ignore[attr-defined]
-        run(executor, pools, observer)  # type: ignore[arg-type]
+        run(executor, pools, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(driver, "_run", watched)
     precompute(run_config(tmp_path))

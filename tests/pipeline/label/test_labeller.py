@@ -153,7 +153,7 @@ def build(folder: Path) -> World:
     labeller = recipe.build()
     source.read_so_far.clear()  # the probe rows
     teacher.batches.clear()
-    return World(labeller, objects, source, teacher, plan_tasks([segment], {"g": ["a"]}, {"a": set()}))
+    return World(labeller, objects, source, teacher, plan_tasks([segment], {"g": ["a"]}, {}))
 
 
 @pytest.fixture(autouse=True)
