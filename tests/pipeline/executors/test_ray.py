@@ -30,7 +30,14 @@ def run(folder: Path, cask: str, *teachers: dict[str, Any], executor: dict[str, 
 def workers() -> list[psutil.Process]:
     """Processes of this session's own cluster that hold an actor."""
     mine = psutil.Process().children(recursive=True)
-    return [process for process in mine if any("_Actor" in part for part in process.cmdline())]
+    return [process for process in mine if is_actor(process)]
+
+
+def is_actor(process: psutil.Process) -> bool:
+    try:
+        return any("_Actor" in part for part in process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False  # it has ended
 
 
 def test_ray_and_serial_stores_are_equal_object_by_object(tmp_path: Path, ray_cluster: None) -> None:
