@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 test: $(READY)  ## run all tests; ARGS="-k zarr" to choose
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 fuzz: $(READY)  ## read 1,000 stores that are malformed on purpose; some ten minutes
 	SOFTCASK_HOSTILE_EXAMPLES=1000 $(BIN)/python -m pytest tests/pipeline/store/test_hostile_at_random.py --timeout 3600 $(ARGS)
