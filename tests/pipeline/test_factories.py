@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -42,7 +43,9 @@ def same_path_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "toy_models.py").write_text(SOURCE)
-    monkeypatch.delitem(sys.modules, "toy_models", raising=False)
+    # Set first, so that what is imported meanwhile is forgotten afterwards, whatever was there before.
+    monkeypatch.setitem(sys.modules, "toy_models", ModuleType("toy_models"))
+    monkeypatch.delitem(sys.modules, "toy_models")
     return str(tmp_path)
 
 
