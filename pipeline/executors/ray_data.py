@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -17,6 +16,7 @@ import ray.data
 from ray.exceptions import RayError
 
 from softcask.pipeline.executors.options import ExecutorOptions
+from softcask.pipeline.executors.ray.connection import connect
 from softcask.storage_schemas.errors import ExecutorError, SoftcaskError
 
 
@@ -81,19 +81,7 @@ def _connected(options: ExecutorOptions) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    given: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if options.address == "local":
-        # Without this, Ray may turn on token authentication and write a token file into the user's home.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        given |= {"object_store_memory": options.object_store_mb << 20, "include_dashboard": False}
-    try:
-        ray.init(address=options.address, **given)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ExecutorError(
-            f"could not connect to Ray at {options.address!r}: {error}. Give executor.address = 'local' to "
-            "start a cluster here, or the address of one that runs."
-        ) from error
+    connect(options.address, object_store_mb=options.object_store_mb)
     try:
         yield
     finally:

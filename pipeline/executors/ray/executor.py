@@ -6,8 +6,6 @@ committed once.
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,8 +20,8 @@ from softcask.pipeline.executors.dispatch import Dispatcher
 from softcask.pipeline.executors.metrics import Meter, NoMeter
 from softcask.pipeline.executors.queue import Rules
 from softcask.pipeline.executors.ray.cluster import RayCluster
+from softcask.pipeline.executors.ray.connection import connect
 from softcask.pipeline.executors.ray.metrics import RayMeter
-from softcask.storage_schemas.errors import ExecutorError
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,7 +50,7 @@ class RayExecutor:
         """Run every task; see `Executor.run`."""
         started_here = not ray.is_initialized()
         if started_here:
-            self._connect()
+            connect(self.address, object_store_mb=self.object_store_mb)
         try:
             self._dispatcher = Dispatcher(
                 pools,
@@ -76,21 +74,6 @@ class RayExecutor:
     def meter(self) -> Meter:
         """Ray's own export for Prometheus."""
         return RayMeter() if ray.is_initialized() else NoMeter()
-
-    def _connect(self) -> None:
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if self.address == "local":
-            # Without this, Ray may turn on token authentication and write a token file into the user's home.
-            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            options |= {"object_store_memory": self.object_store_mb << 20, "include_dashboard": False}
-        try:
-            ray.init(address=self.address, **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ExecutorError(
-                f"could not connect to Ray at {self.address!r}: {error}. Give executor.address = 'local' to "
-                "start a cluster here, or the address of one that runs."
-            ) from error
 
 
 @contextmanager

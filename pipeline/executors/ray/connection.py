@@ -1,0 +1,36 @@
+"""The connection to a Ray cluster: one that runs, or one that is started here."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import ray
+
+from softcask.storage_schemas.errors import ExecutorError
+
+
+def connect(address: str, *, object_store_mb: int) -> None:
+    """Connect this process; whoever calls it calls `ray.shutdown` in the end.
+
+    Args:
+        address: `local` for a cluster of its own on this machine; else as `ray.init` takes it.
+        object_store_mb: Object store of a local cluster, in MiB.
+
+    Raises:
+        ExecutorError: There is no such cluster, or none can be started.
+    """
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        # Without this, Ray may turn on token authentication and write a token file into the user's home.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        options |= {"object_store_memory": object_store_mb << 20, "include_dashboard": False}
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ExecutorError(
+            f"could not connect to Ray at {address!r}: {error}. Give executor.address = 'local' to "
+            "start a cluster here, or the address of one that runs."
+        ) from error
