@@ -67,6 +67,10 @@ class StoreAccess(StoreError, OSError):
     """The filesystem refused: no permission, no space, or a fault of its own."""
 
 
+class StoreFull(StoreAccess):
+    """The filesystem has no space left, or the user's share of it is used up."""
+
+
 class FormatTooNew(StoreError):
     """The store was made by a newer softcask than this one."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from softcask.storage_schemas.errors import StoreAccess
+from softcask.storage_schemas.errors import StoreAccess, StoreFull
 
 _FIRST, _LATER, _OF_THE_STORE = 3, 16, 4
 _VARYING = re.compile(r"'[^']*'|\b[0-9a-f]{6,}\b|\d+(?:\.\d+)?(?:e[+-]?\d+)?")
@@ -40,8 +40,11 @@ class Streak:
 
         Returns:
             Whether all tasks seem to fail so: the first three did, whatever their attempts, and none went
-            well; or later sixteen were given up in a row, or four of which the store took none.
+            well; or later sixteen were given up in a row, or four of which the store took none. A full disk
+            is everybody's at once: whoever raises it has waited for room already.
         """
+        if isinstance(error, StoreFull):
+            return True
         if self._succeeded and not given_up:
             return False
         if (kind := kind_of(error)) != self._kind:

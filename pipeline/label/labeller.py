@@ -11,9 +11,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from softcask.pipeline.factories import add_to_path
+from softcask.pipeline.label.committing import with_room
 from softcask.pipeline.label.reading import UnitReader
 from softcask.pipeline.label.running import UnitRunner
 from softcask.pipeline.label.segments import Segments
@@ -29,6 +31,7 @@ from softcask.pipeline.store.writing.encoding import EncodedUnit, drift
 from softcask.pipeline.teachers.conditions import conditions_of
 from softcask.pipeline.teachers.fitting import FittedTeacher
 from softcask.pipeline.transfer_sets.base import TransferSet
+from softcask.storage_schemas.manifest import UnitCommit
 
 if TYPE_CHECKING:
     from softcask.pipeline.label.recipe import LabelRecipe
@@ -123,10 +126,7 @@ class Labeller:
                 drift(unit.fidelity, self._manifests[name].expected_fidelity, f"{name} on {work.task.unit}")
                 for name, unit in encoded.items()
             ]
-            made = {
-                name: commit_once(self._objects, self._manifests[name], work.rows, unit)
-                for name, unit in encoded.items()
-            }
+            made = {name: self._commit(work, name, unit) for name, unit in encoded.items()}
             ours = {name: commit for name, (commit, mine) in made.items() if mine}
             commits = [commit for commit, _ in made.values()]
             work.seconds["write"] = time.perf_counter() - started
@@ -146,6 +146,11 @@ class Labeller:
             )
         except BaseException as error:
             done.set_exception(error)
+
+    def _commit(self, work: Work, name: str, unit: EncodedUnit) -> tuple[UnitCommit, bool]:
+        """The unit's receipt, and whether this call is what committed it."""
+        commit = partial(commit_once, self._objects, self._manifests[name], work.rows, unit)
+        return with_room(commit, f"unit {work.task.unit} of {name}", self._closed)
 
     def _look_at_conditions(self) -> dict[str, dict[str, Any]]:
         """By the thread that computes: torch keeps some of them by thread."""

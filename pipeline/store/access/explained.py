@@ -7,7 +7,7 @@ import errno
 from collections.abc import Iterator
 
 from softcask.pipeline.store.access.answers import advice, answer_of, redacted, says_no_bucket
-from softcask.storage_schemas.errors import SoftcaskError, StoreAccess, StoreNotFound
+from softcask.storage_schemas.errors import SoftcaskError, StoreAccess, StoreFull, StoreNotFound
 
 
 @contextlib.contextmanager
@@ -38,7 +38,7 @@ def explained(verb: str, where: str, *, local: bool) -> Iterator[None]:
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreAccess(
+            raise StoreFull(
                 f"no space left to {verb} {where}. What was committed is safe; "
                 "free some space and run the same command again."
             ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from softcask.pipeline.executors.streak import Streak, kind_of
-from softcask.storage_schemas.errors import StoreAccess, TeacherError
+from softcask.storage_schemas.errors import StoreAccess, StoreFull, TeacherError
 
 
 def classes(unit: int, found: int = 7) -> TeacherError:
@@ -54,3 +54,9 @@ def test_errors_are_alike_whatever_rows_and_values_they_name() -> None:
     assert kind_of(classes(1)) != kind_of(TeacherError("teacher 'a' raised MemoryError"))
     digests = [TeacherError(f"found sha256:{digest}") for digest in ("0a1b2c3d" * 8, "ffeeddcc" * 8)]
     assert kind_of(digests[0]) == kind_of(digests[1])
+
+
+def test_a_full_disk_ends_a_run_at_once_because_its_worker_has_waited_for_room() -> None:
+    streak = Streak(tasks=10**6)
+    streak.ended_well()
+    assert streak.failed(7, StoreFull("no space left to write s0000"), given_up=False)
