@@ -11,6 +11,10 @@ from dataclasses import dataclass
 
 import psutil
 
+_SAMPLE_EVERY = 0.1
+_LOOK_EVERY = 10
+"""Samples, of which the first of so many also looks for new processes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seconds:
@@ -56,10 +60,12 @@ class CpuMeter:
 
     def __init__(self) -> None:
         """Start watching."""
+        self._processes: list[psutil.Process] = []
         self._seen: dict[int, float] = {}
         self._workers = {os.getpid()}
         self._own = 0.0
         self._ended = threading.Event()
+        self._look_for_processes()
         self._sample()
         self._before = dict(self._seen)
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -69,19 +75,28 @@ class CpuMeter:
         """CPU seconds of the work, and of the services, since the start."""
         self._ended.set()
         self._thread.join()
+        self._look_for_processes()
         self._sample()
         spent = {pid: seconds - self._before.get(pid, 0.0) for pid, seconds in self._seen.items()}
         work = sum(seconds for pid, seconds in spent.items() if pid in self._workers)
         return work - self._own, sum(spent.values()) - work
 
     def _watch(self) -> None:
-        while not self._ended.wait(0.25):
+        samples = 0
+        while not self._ended.wait(_SAMPLE_EVERY):
+            samples += 1
+            if samples % _LOOK_EVERY == 0:
+                self._look_for_processes()
             self._sample()
         self._own = time.thread_time()
 
-    def _sample(self) -> None:
+    def _look_for_processes(self) -> None:
+        """Goes through all processes of the machine: ten milliseconds that would be taken from the work."""
         me = psutil.Process()
-        for process in [me, *me.children(recursive=True)]:
+        self._processes = [me, *me.children(recursive=True)]
+
+    def _sample(self) -> None:
+        for process in self._processes:
             try:
                 times = process.cpu_times()
                 if process.pid not in self._workers and _works(process.cmdline()):
