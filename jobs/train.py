@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -75,7 +75,7 @@ def _show(result: StudentResult, *, from_labels: bool) -> None:
         [
             [
                 result.loss_kind,
-                f"{result.temperature:g}",
+                _temperature(result),
                 errors,
                 f"{result.epochs}",
                 f"{result.seconds:,.1f}",
@@ -85,4 +85,23 @@ def _show(result: StudentResult, *, from_labels: bool) -> None:
     )
     source = "labels alone" if from_labels else f"the soft targets of {', '.join(result.teachers)}"
     console.say(f"trained     {result.parameters:,} parameters on {result.rows:,} rows, from {source}")
+    if result.bias_correction is not None:
+        console.say(f"bias        {_correction(result.bias_correction)}")
     console.say(f"model       {result.model}")
+
+
+def _temperature(result: StudentResult) -> str:
+    moved = result.last_temperature is not None
+    return f"{result.temperature:g} to {result.last_temperature:g}" if moved else f"{result.temperature:g}"
+
+
+def _correction(facts: dict[str, Any]) -> str:
+    """The shift, what it was fitted to, what it changed and where it is."""
+    classes = ", ".join(facts["classes"])
+    parts = [
+        f"{classes} {facts['shift']:+.2f} nats, fitted to {facts['held_out_rows']:,} held-out rows",
+        "test errors {:,} -> {:,}".format(*facts["errors"]) if facts["errors"] else "",
+        "of these classes {:,} -> {:,}".format(*facts["errors_in_classes"]) if facts["errors"] else "",
+        f"in the model's {facts['parameter']}" if facts["parameter"] else f"to be added: {facts['file']}",
+    ]
+    return "; ".join(filter(None, parts))

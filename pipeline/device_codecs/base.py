@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from softcask.pipeline.device_codecs.tempered.base import TemperedRows
+
 Tensors = Mapping[str, Tensor]
 """Columns of B rows by name, each `[B, *row_shape]`, of the dtypes that `Codec.columns` names."""
 
@@ -40,9 +42,18 @@ class DeviceCodec(Protocol):
             temperature: T that soft targets are wanted at.
         """
 
+    def tempered(self, columns: Tensors, temperature: float, logits_BC: Tensor) -> TemperedRows:
+        """Soft targets at T, met with a student's logits `[B, C]` on this device; see `TemperedRows`.
 
-def to_tensors(columns: Mapping[str, NDArray[Any]], device: torch.device | str) -> dict[str, Tensor]:
-    """Columns as numpy holds them, on `device`; those of a CPU share the memory where it may be written."""
+        Args:
+            columns: As `decode` takes them.
+            temperature: T.
+            logits_BC: The student's, of any floating dtype, over the classes that are stored.
+        """
+
+
+def to_tensors(columns: Mapping[str, NDArray[Any] | Tensor], device: torch.device | str) -> dict[str, Tensor]:
+    """Columns on `device`; numpy's share their memory with a CPU's where it may be written."""
     return {name: _tensor(values).to(device, non_blocking=True) for name, values in columns.items()}
 
 
@@ -51,6 +62,8 @@ def to_arrays(columns: Tensors) -> dict[str, NDArray[Any]]:
     return {name: values.detach().cpu().numpy() for name, values in columns.items()}
 
 
-def _tensor(values: NDArray[Any]) -> Tensor:
+def _tensor(values: NDArray[Any] | Tensor) -> Tensor:
+    if isinstance(values, Tensor):
+        return values
     native = values.astype(values.dtype.newbyteorder("="), copy=not values.flags.writeable)
     return torch.from_numpy(np.ascontiguousarray(native))

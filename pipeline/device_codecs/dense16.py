@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from softcask.pipeline.device_codecs.base import Tensors
+from softcask.pipeline.device_codecs.tempered.dense import DenseRows
 from softcask.storage_schemas.codecs.dense16 import Dense16
 
 _LEAST = torch.finfo(torch.float16).min
@@ -34,3 +35,7 @@ class DeviceDense16:
     def decode(self, columns: Tensors, temperature: float = 1.0) -> Tensor:
         """Logits `[B, C]`, the same at any temperature."""
         return columns["logits"].float()
+
+    def tempered(self, columns: Tensors, temperature: float, logits_BC: Tensor) -> DenseRows:
+        """Soft targets at T, held whole: C is small where this codec is used."""
+        return DenseRows.of(self.decode(columns, temperature), temperature, logits_BC)

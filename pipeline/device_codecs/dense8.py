@@ -7,6 +7,7 @@ from torch import Tensor
 
 from softcask.pipeline.device_codecs.base import Tensors
 from softcask.pipeline.device_codecs.dense16 import below_maximum
+from softcask.pipeline.device_codecs.tempered.dense import DenseRows
 from softcask.storage_schemas.codecs.dense8 import BLOCK, LEAST_HALF, STEPS, Dense8
 
 _LEAST_TOP = -float(LEAST_HALF)
@@ -41,6 +42,10 @@ class DeviceDense8:
         codes_BC = columns["codes"]
         below_BC = _spread(columns["steps"], codes_BC.shape[1]) * codes_BC
         return torch.sub(_spread(columns["tops"], codes_BC.shape[1]), below_BC, out=below_BC)
+
+    def tempered(self, columns: Tensors, temperature: float, logits_BC: Tensor) -> DenseRows:
+        """Soft targets at T, held whole: C is small where this codec is used."""
+        return DenseRows.of(self.decode(columns, temperature), temperature, logits_BC)
 
 
 def _spread(values_BG: Tensor, num_classes: int) -> Tensor:

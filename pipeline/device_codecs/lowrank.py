@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softcask.pipeline.device_codecs.base import Tensors
+from softcask.pipeline.device_codecs.tempered.profiled import Profile, ProfiledRows
 from softcask.storage_schemas.codecs.lowrank.basis import Basis
 from softcask.storage_schemas.codecs.lowrank.bits import low_width
 from softcask.storage_schemas.codecs.lowrank.codec import APART, LOWEST, Lowrank
@@ -63,6 +64,20 @@ class DeviceLowrank:
         least_B1 = others_B1 + others_B1.abs().clamp(min=1) * float(APART)
         return logits_BC.sub_(torch.maximum(top_logits_B1, least_B1)).scatter_(1, top_class_B1, 0.0)
 
+    def tempered(self, columns: Tensors, temperature: float, logits_BC: Tensor) -> ProfiledRows:
+        """Soft targets at T, made from coefficients and heads a few classes at a time."""
+        classes_BK, top_B1, residuals_BK = self._unpack_head(columns["head"])
+        profile = Profile(
+            mean_C=self._mean_C,
+            basis_CR=self._basis_CR,
+            coefficients_BR=self._coefficients(self._unpack(columns)),
+            classes_BK=classes_BK,
+            top_B1=top_B1,
+            residuals_BK=residuals_BK,
+            apart=float(APART),
+        )
+        return ProfiledRows.of(profile, temperature, logits_BC)
+
     def _keep(self, basis: Basis) -> None:
         self._mean_C, self._weights_C = self._tensor(basis.mean_C), self._tensor(basis.weights_C)
         self._basis_CR, self._ones_R = self._tensor(basis.basis_CR), self._tensor(basis.ones_R)
@@ -81,10 +96,12 @@ class DeviceLowrank:
         codes_BR = ((above_BC * self._weights_C) @ self._basis_CR / self._settings.step).round_()
         return torch.minimum(torch.maximum(codes_BR, -self._limits_R), self._limits_R).long()
 
-    def _profile(self, codes_BR: Tensor) -> Tensor:
+    def _coefficients(self, codes_BR: Tensor) -> Tensor:
         exact_BR = codes_BR.float() * self._settings.step
-        coefficients_BR = torch.where(codes_BR.abs() == 1, exact_BR.sign() * self._ones_R, exact_BR)
-        return torch.addmm(self._mean_C, coefficients_BR, self._basis_CR.T)
+        return torch.where(codes_BR.abs() == 1, exact_BR.sign() * self._ones_R, exact_BR)
+
+    def _profile(self, codes_BR: Tensor) -> Tensor:
+        return torch.addmm(self._mean_C, self._coefficients(codes_BR), self._basis_CR.T)
 
     def _choose(self, logits_BC: Tensor, profile_BC: Tensor, largest_B1: Tensor) -> tuple[Tensor, Tensor]:
         scores_BC = torch.zeros_like(logits_BC)

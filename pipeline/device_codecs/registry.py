@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,9 @@ DEVICE_CODECS: dict[str, Callable[[Any, torch.device], DeviceCodec]] = {
 }
 """What makes a twin from its codec and a device."""
 
+_MOST_KEPT = 8
+_KEPT: OrderedDict[tuple[int, str], tuple[Codec, DeviceCodec]] = OrderedDict()
+
 
 def device_codec(codec: Codec, device: torch.device | str) -> DeviceCodec:
     """The twin of `codec` on `device`.
@@ -38,3 +42,19 @@ def device_codec(codec: Codec, device: torch.device | str) -> DeviceCodec:
         known = ", ".join(sorted(DEVICE_CODECS))
         raise UnknownKind(f"codec {codec.name!r} does not run on devices; those that do: {known}")
     return DEVICE_CODECS[codec.name](codec, torch.device(device))
+
+
+def kept_device_codec(codec: Codec, device: torch.device | str) -> DeviceCodec:
+    """The twin of this very `codec` on `device`, made once: a basis of many MB is not sent with every batch.
+
+    The last few are kept, with their codecs: by identity, for a codec of large arrays is not to be hashed.
+
+    Raises:
+        UnknownKind: It has none.
+    """
+    key = id(codec), str(device)
+    found = _KEPT.pop(key, None) or (codec, device_codec(codec, device))
+    _KEPT[key] = found
+    while len(_KEPT) > _MOST_KEPT:
+        _KEPT.popitem(last=False)
+    return found[1]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from softcask.pipeline.device_codecs.base import Tensors
 from softcask.pipeline.device_codecs.dense16 import below_maximum
+from softcask.pipeline.device_codecs.tempered.even import EvenRows
 from softcask.storage_schemas.codecs.topk import LEAST, TopK, interpolation
 
 _INDEX = {"uint16": torch.uint16, "uint32": torch.uint32}
@@ -37,12 +38,20 @@ class DeviceTopK:
 
     def decode(self, columns: Tensors, temperature: float = 1.0) -> Tensor:
         """Logits `[B, C]` whose softmax at `temperature` has the head's logits and the tail's mass."""
+        classes_BK, head_BK, even_B1 = self._parts(columns, temperature)
+        return even_B1.repeat(1, self._settings.num_classes).scatter_(1, classes_BK, head_BK)
+
+    def tempered(self, columns: Tensors, temperature: float, logits_BC: Tensor) -> EvenRows:
+        """Soft targets at T as head and even tail; nothing is made of the tail's classes one by one."""
+        return EvenRows.of(*self._parts(columns, temperature), temperature, logits_BC)
+
+    def _parts(self, columns: Tensors, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+        """The head's classes and logits `[B, K]`, and the logit of all others `[B, 1]`."""
         head_BK = columns["logits"].float()
-        C = self._settings.num_classes
         even_B = self._even_logit(head_BK, columns["tail"].float(), temperature)
         # A class that the teacher has not would end the device's process.
-        classes_BK = columns["classes"].to(torch.int64).clamp_(max=C - 1)
-        return even_B[:, None].repeat(1, C).scatter_(1, classes_BK, head_BK)
+        classes_BK = columns["classes"].to(torch.int64).clamp_(max=self._settings.num_classes - 1)
+        return classes_BK, head_BK, even_B[:, None]
 
     def _tail_odds(self, tail_BC: Tensor, head_BK: Tensor) -> Tensor:
         grid = self._settings.temperatures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,11 @@ from softcask.pipeline.preprocessing import to_tensor
 from softcask.pipeline.student.joining import check_labels
 from softcask.pipeline.student.prefetch import prefetched
 from softcask.pipeline.transfer_sets.base import RowBatch, TransferSet
+from softcask.pipeline.transfer_sets.indexing import content_hashes
 from softcask.storage_schemas.errors import TransferSetError
+
+LogitsOf = Callable[[torch.Tensor], torch.Tensor]
+"""From a batch as the transfer set keeps it to logits `[B, C]`."""
 
 _ROWS = 1000
 _PREFETCHED = 2
@@ -46,23 +51,30 @@ class Evaluation:
         """Labelled rows."""
         return len(self.positions_N)
 
-    def errors(self, logits_of: Callable[[torch.Tensor], torch.Tensor]) -> int:
+    def errors(self, logits_of: LogitsOf) -> int:
         """How many labelled rows are not recognised.
-
-        Args:
-            logits_of: From a batch as the transfer set keeps it to logits `[B, C]`.
 
         Raises:
             TransferSetError: A row cannot be read.
         """
-        starts = range(0, len(self), _ROWS)
-        picks = [slice(start, start + _ROWS) for start in starts]
-        batches = prefetched(lambda pick: self._read(self.positions_N[pick]), picks, _PREFETCHED)
-        wrong = 0
-        for pick, batch in zip(picks, batches, strict=True):
-            predicted = logits_of(to_tensor(batch.inputs_B)).argmax(-1).cpu().numpy()
-            wrong += int((predicted != self.labels_N[pick]).sum())
-        return wrong
+        return int((self.predictions(logits_of) != self.labels_N).sum())
+
+    def predictions(self, logits_of: LogitsOf) -> NDArray[np.int64]:
+        """The class `[N]` of each labelled row's largest logit; raises as `errors` does."""
+        return self._of_batches(lambda inputs_B: logits_of(to_tensor(inputs_B)).argmax(-1).cpu().numpy())
+
+    def logits(self, logits_of: LogitsOf) -> NDArray[np.float32]:
+        """Logits `[N, C]` of the labelled rows; raises as `errors` does."""
+        return self._of_batches(lambda inputs_B: logits_of(to_tensor(inputs_B)).float().cpu().numpy())
+
+    def hashes(self) -> NDArray[np.void]:
+        """Content hashes `[N]` of the labelled rows, as a store has them; raises as `errors` does."""
+        return self._of_batches(content_hashes)
+
+    def _of_batches(self, of: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
+        picks = (self.positions_N[start : start + _ROWS] for start in range(0, len(self), _ROWS))
+        batches = prefetched(self._read, picks, _PREFETCHED)
+        return np.concatenate([of(batch.inputs_B) for batch in batches])
 
     def _read(self, positions_B: NDArray[np.int64]) -> RowBatch:
         batch = self._rows.read(positions_B)

@@ -46,13 +46,14 @@ class StudentResult:
     """What came of a training; `result.json` in its output.
 
     Attributes:
-        errors: Labelled test rows whose top-1 is not the label; None without evaluation.
+        errors: Labelled test rows whose top-1 is not the label, of the model as it is saved; None without
+            evaluation.
         test_rows: Labelled test rows.
-        errors_by_epoch: After each epoch; None where they were not counted.
+        errors_by_epoch: After each epoch, before any correction of a bias; None where they were not counted.
         evaluation: What the test set said of itself, to know whether it is still the same.
         loss: Mean loss of the last epoch.
         loss_kind: What was minimised.
-        temperature: T of the soft targets.
+        temperature: T of the soft targets; of the first epoch, where it moved.
         teachers: Whose logits they were made from.
         teacher_passes: Passes of a teacher that this training needed: none, ever.
         rows: Rows an epoch.
@@ -63,6 +64,10 @@ class StudentResult:
         dtype: What forward passes computed with.
         device: Where.
         model: The trained weights.
+        last_temperature: T of the last epoch, where it moved; None where it did not.
+        bias_correction: What was asked for, the `shift` in nats, errors `[before, after]` on the held-out
+            rows, on the evaluation and on its rows of those classes, and what holds the shift: a `parameter`
+            of the model, or a `file` beside it; None where nothing was asked for.
     """
 
     errors: int | None
@@ -82,6 +87,8 @@ class StudentResult:
     dtype: str
     device: str
     model: str
+    last_temperature: float | None = None
+    bias_correction: dict[str, Any] | None = None
 
     def to_json(self) -> str:
         """As it stands in `result.json`."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from softcask.pipeline.targets.compressed import CompressedTargets
 from softcask.pipeline.targets.rules.registry import RULES
-from softcask.storage_schemas.codecs.base import check_claim
+from softcask.storage_schemas.codecs.base import Codec, check_claim
 from softcask.storage_schemas.codecs.registry import codec_from
 from softcask.storage_schemas.errors import ConfigError, StoreError
 
@@ -78,6 +79,12 @@ class LogitSource(Protocol):
 
     def logits_at(self, teacher: str, rows_B: NDArray[np.int64], temperature: float) -> NDArray[np.float32]:
         """Logits `[B, C]` of one teacher, shifted row by row, whose softmax at `temperature` is its own."""
+
+    def codec(self, teacher: str) -> Codec:
+        """The codec of one teacher, with the arrays that it keeps once."""
+
+    def encoded(self, teachers: str | Sequence[str], rows_B: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Columns of M teachers as they are stored, `[M, B, *row_shape]` by name."""
 
 
 class SoftTargets:
@@ -158,6 +165,47 @@ class SoftTargets:
         for name, weight in zip(self.teachers, self.weights_M, strict=True):
             mean_BC += weight * self.store.logits(name, rows_B)
         return mean_BC
+
+    def check_compressed(self) -> None:
+        """Refuse what cannot be given as it is stored.
+
+        Raises:
+            StoreError: Several teachers, or a codec whose rows have no fixed size.
+        """
+        name, uri = self.teachers[0], self.store.uri
+        if len(self.teachers) > 1:
+            raise StoreError(
+                f"compressed targets are one teacher's; found {', '.join(self.teachers)} of {uri}. Name one "
+                "in the targets' teachers, combine them into an entry of their own (`softcask combine`), or "
+                "learn from their probabilities (a loss of kind distillation)"
+            )
+        codec, entry = self.store.codec(name), self.store.teachers[name]
+        stored_classes = entry.num_classes - len(entry.absent_classes)
+        if any(column.dtype.hasobject for column in codec.columns(stored_classes)):
+            raise StoreError(
+                f"teacher {name!r} of {uri} is kept row by row (codec {codec.name}, coder 'ans'), which only "
+                "the host decodes; learn from its probabilities (a loss of kind distillation), or encode it "
+                "anew with coder 'zstd' (`softcask reencode`)"
+            )
+
+    def columns(self, rows_B: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """The one teacher's columns `[B, *row_shape]` as they are stored, by name; see `check_compressed`.
+
+        Args:
+            rows_B: Row numbers of the store.
+        """
+        return {name: values[0] for name, values in self.store.encoded(self.teachers[0], rows_B).items()}
+
+    def compressed(self, columns: Mapping[str, Any]) -> CompressedTargets:
+        """Columns of the one teacher, arrays or tensors, with what makes soft targets of them."""
+        name = self.teachers[0]
+        entry = self.store.teachers[name]
+        return CompressedTargets(
+            columns=columns,
+            codec=self.store.codec(name),
+            num_classes=entry.num_classes,
+            absent_classes=tuple(entry.absent_classes),
+        )
 
     def available(self) -> NDArray[np.bool_]:
         """Which of the store's rows `[N]` have logits of all these teachers: all, unless it is partial."""

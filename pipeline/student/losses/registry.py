@@ -9,8 +9,11 @@ LOSSES: Registry[type[LossOptions]] = Registry(
     part="loss",
     group="softcask.losses",
     builtin={
+        "compressed_kl": "softcask.pipeline.student.losses.compressed_kl:CompressedKL",
         "distillation": "softcask.pipeline.student.losses.distillation:Distillation",
         "hard": "softcask.pipeline.student.losses.hard:HardLabels",
+        "jensen_shannon": "softcask.pipeline.student.losses.jensen_shannon:JensenShannon",
         "logit_matching": "softcask.pipeline.student.losses.logit_matching:LogitMatching",
+        "reverse_kl": "softcask.pipeline.student.losses.reverse_kl:ReverseKL",
     },
 )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from softcask.pipeline.device_codecs.base import DeviceCodec, to_arrays, to_tensors
 from softcask.pipeline.device_codecs.registry import device_codec
+from softcask.pipeline.device_codecs.tempered import base
 from softcask.storage_schemas.codecs.base import Codec
 
 torch.set_num_threads(1)
@@ -87,6 +88,30 @@ class DeviceCodecContract:
             for values_BC in (decoded_BC, torch.from_numpy(expected_BC))
         )
         torch.testing.assert_close(one, other, rtol=self.tolerance, atol=self.tolerance)
+
+    @pytest.mark.parametrize("temperature", TEMPERATURES)
+    def test_tempered_rows_are_its_decoded_ones_without_being_whole(
+        self,
+        codec: Codec,
+        twin: DeviceCodec,
+        logits_BC: NDArray[np.float32],
+        temperature: float,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(base, "NUMBERS_ON_CPU", 64 * len(logits_BC))  # three chunks
+        columns = codec.encode(logits_BC)
+        decoded_BC = torch.from_numpy(codec.decode(columns, temperature).shifted_BC).double()
+        log_p_BC = torch.log_softmax(decoded_BC / temperature, dim=1)
+        students_BC = torch.from_numpy(np.random.default_rng(4).normal(0, 3, logits_BC.shape))
+
+        rows = twin.tempered(to_tensors(columns, "cpu"), temperature, students_BC)
+
+        expected_B = (log_p_BC.exp() * (log_p_BC - students_BC / temperature)).sum(dim=1)
+        torch.testing.assert_close(rows.sums_B, expected_B, rtol=1e-5, atol=1e-5)
+        for first, last in ((0, self.classes), (7, 19), (self.classes - 1, self.classes)):
+            p_Bn = torch.zeros(len(logits_BC), last - first, dtype=torch.float64)
+            rows.subtract_from(p_Bn, first)
+            torch.testing.assert_close(-p_Bn, log_p_BC.exp()[:, first:last], rtol=1e-5, atol=1e-6)
 
     def test_numpy_reads_what_it_wrote(
         self, codec: Codec, twin: DeviceCodec, logits_BC: NDArray[np.float32]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from softcask.pipeline.device_codecs.base import to_arrays, to_tensors
-from softcask.pipeline.device_codecs.registry import device_codec
+from softcask.pipeline.device_codecs.registry import device_codec, kept_device_codec
 from softcask.storage_schemas.codecs.dense16 import Dense16
 from softcask.storage_schemas.errors import UnknownKind
 
@@ -23,6 +23,15 @@ def test_a_codec_without_a_twin_is_refused_and_the_known_ones_are_named() -> Non
 
 def test_a_twin_knows_its_device() -> None:
     assert device_codec(Dense16(), "cpu").device == torch.device("cpu")
+
+
+def test_a_twin_is_made_once_for_each_codec_and_the_last_few_are_kept() -> None:
+    codecs = [Dense16() for _ in range(30)]
+    assert kept_device_codec(codecs[0], "cpu") is kept_device_codec(codecs[0], torch.device("cpu"))
+    twins = [kept_device_codec(codec, "cpu") for codec in codecs]
+    assert len({id(twin) for twin in twins}) == 30
+    assert kept_device_codec(codecs[-1], "cpu") is twins[-1]
+    assert kept_device_codec(codecs[0], "cpu") is not twins[0]
 
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", "|u1", "|i1", "<u2", "<u4", "<i4"])

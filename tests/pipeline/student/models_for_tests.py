@@ -38,3 +38,14 @@ def no_module() -> str:
 
 def wants_images() -> torch.nn.Module:
     return torch.nn.Conv2d(1, 5, 3)
+
+
+def without_output_bias() -> torch.nn.Module:
+    """A bias of as many numbers as there are classes, but not the output's."""
+    return torch.nn.Sequential(
+        torch.nn.Linear(12, 16),
+        torch.nn.ReLU(),
+        torch.nn.Linear(16, 5),
+        torch.nn.BatchNorm1d(5),
+        torch.nn.Linear(5, 5, bias=False),
+    )

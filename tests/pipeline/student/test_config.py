@@ -72,7 +72,11 @@ def test_overrides_take_the_place_of_the_files_values(tmp_path: Path) -> None:
 
 def test_a_config_survives_json_with_what_its_kinds_alone_know(tmp_path: Path) -> None:
     config = load_student(write(tmp_path, VALID + '[loss]\nkind = "distillation"\nhard_label_weight = 0.3\n'))
-    assert config.model_dump(mode="json")["loss"] == {"kind": "distillation", "hard_label_weight": 0.3}
+    assert config.model_dump(mode="json")["loss"] == {
+        "kind": "distillation",
+        "hard_label_weight": 0.3,
+        "label_smoothing": 0.0,
+    }
     assert StudentConfig.model_validate_json(config.model_dump_json()) == config
 
 
@@ -115,7 +119,7 @@ sede = 3
         "student.toml:9: evaluation.inputs: field required",
         "student.toml:11: evaluation.input: unknown key; did you mean 'inputs'?",
         "student.toml:14: model.factory: expected 'module:function'",
-        "student.toml:17: loss.kind: unknown loss kind 'kl'; known kinds: distillation, hard, logit_matching",
+        "student.toml:17: loss.kind: unknown loss kind 'kl'; known kinds: compressed_kl, distillation",
         "student.toml:20: targets.rule: unknown rule kind 'median'; known kinds: geometric, mean",
         "student.toml:21: targets.weights[1]: input should be greater than 0",
         "student.toml:22: targets.temperature: input should be greater than 0",
