@@ -34,6 +34,7 @@ from softcask.jobs import (
     repair,
     status,
     submit,
+    sweep,
     train,
     verify,
 )
@@ -89,6 +90,7 @@ app.command("import", epilog=import_.EXAMPLES)(import_.import_)
 app.command(epilog=reencode.EXAMPLES)(reencode.reencode)
 app.command(epilog=combine.EXAMPLES)(combine.combine)
 app.command(epilog=train.EXAMPLES)(train.train)
+app.command(epilog=sweep.EXAMPLES)(sweep.sweep)
 app.command(epilog=ledger.EXAMPLES)(ledger.ledger)
 app.command(epilog=submit.EXAMPLES)(submit.submit)
 app.add_typer(cluster_jobs.app)

@@ -113,6 +113,11 @@ class Bars:
             self._stages[stage] = self._bars.add_task(stage, total=total, **fields)
         self._bars.update(self._stages[stage], completed=done, total=total, **fields)
 
+    def end(self, stage: str) -> None:
+        """Take a stage's bar away; what came of it is for a line to say."""
+        if (task := self._stages.pop(stage, None)) is not None:
+            self._bars.remove_task(task)
+
     def line(self, text: str) -> None:
         """A line that stays, above the bars."""
         if self._silent:

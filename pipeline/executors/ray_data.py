@@ -6,7 +6,6 @@ twice does no harm, is the recipe's affair; no row crosses Ray's object store.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ import ray.data
 from ray.exceptions import RayError
 
 from softcask.pipeline.executors.options import ExecutorOptions
-from softcask.pipeline.executors.ray.connection import connect
+from softcask.pipeline.executors.ray.connection import connected
 from softcask.storage_schemas.errors import ExecutorError, SoftcaskError
 
 
@@ -57,7 +56,7 @@ def results(recipe: NumberedRecipe, numbers: Sequence[int], options: ExecutorOpt
     Raises:
         ExecutorError: There is no cluster, or the work of a number was refused or failed.
     """
-    with _connected(options):
+    with connected(options.address, object_store_mb=options.object_store_mb):
         _quieten()
         fits = max(1, int(ray.cluster_resources().get("CPU", 1)))
         most = min(options.workers or fits, len(numbers))
@@ -74,18 +73,6 @@ def results(recipe: NumberedRecipe, numbers: Sequence[int], options: ExecutorOpt
             raise ExecutorError(
                 f"the work could not be done: {error}. What is done is kept; run this again."
             ) from error
-
-
-@contextlib.contextmanager
-def _connected(options: ExecutorOptions) -> Iterator[None]:
-    if ray.is_initialized():
-        yield
-        return
-    connect(options.address, object_store_mb=options.object_store_mb)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _quieten() -> None:

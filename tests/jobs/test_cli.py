@@ -33,6 +33,7 @@ COMMANDS = (
     "gc",
     "migrate",
     "train",
+    "sweep",
     "submit",
 )
 

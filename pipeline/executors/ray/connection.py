@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -31,6 +33,27 @@ def connect(address: str, *, object_store_mb: int) -> None:
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ExecutorError(
-            f"could not connect to Ray at {address!r}: {error}. Give executor.address = 'local' to "
-            "start a cluster here, or the address of one that runs."
+            f"could not connect to Ray at {address!r}: {error}. Give 'local' as its address to start a "
+            "cluster here, or the address of one that runs."
         ) from error
+
+
+@contextmanager
+def connected(address: str, *, object_store_mb: int) -> Iterator[None]:
+    """Connected while this holds; who is connected already stays so.
+
+    Args:
+        address: See `connect`.
+        object_store_mb: See `connect`.
+
+    Raises:
+        ExecutorError: See `connect`.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    connect(address, object_store_mb=object_store_mb)
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -20,7 +20,7 @@ from softcask.pipeline.executors.dispatch import Dispatcher
 from softcask.pipeline.executors.metrics import Meter, NoMeter
 from softcask.pipeline.executors.queue import Rules
 from softcask.pipeline.executors.ray.cluster import RayCluster
-from softcask.pipeline.executors.ray.connection import connect
+from softcask.pipeline.executors.ray.connection import connected
 from softcask.pipeline.executors.ray.metrics import RayMeter
 
 
@@ -48,24 +48,20 @@ class RayExecutor:
 
     def run(self, pools: Sequence[Pool[Any, ReportT]]) -> Iterator[ReportT | Failure]:
         """Run every task; see `Executor.run`."""
-        started_here = not ray.is_initialized()
-        if started_here:
-            connect(self.address, object_store_mb=self.object_store_mb)
-        try:
-            self._dispatcher = Dispatcher(
-                pools,
-                RayCluster(grows=self.address != "local"),
-                self.rules,
-                most=self.max_workers,
-                patience=self.start_timeout,
-            )
-            with _interrupted_by_sigterm():
-                yield from self._dispatcher.reports()
-        finally:
-            if self._dispatcher is not None:
-                self.workers = max(self.workers, self._dispatcher.workers)
-            if started_here:
-                ray.shutdown()
+        with connected(self.address, object_store_mb=self.object_store_mb):
+            try:
+                self._dispatcher = Dispatcher(
+                    pools,
+                    RayCluster(grows=self.address != "local"),
+                    self.rules,
+                    most=self.max_workers,
+                    patience=self.start_timeout,
+                )
+                with _interrupted_by_sigterm():
+                    yield from self._dispatcher.reports()
+            finally:
+                if self._dispatcher is not None:
+                    self.workers = max(self.workers, self._dispatcher.workers)
 
     def state(self) -> ExecutorState:
         """See `Executor.state`."""
