@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup test fuzz check format demo bench bench-engine bench-scale bench-store chaos schema clean
+.PHONY: help setup test fuzz check format demo paper bench bench-engine bench-scale bench-store chaos schema clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -48,6 +48,9 @@ format: $(READY)  ## sort imports, mend what ruff can mend, format
 
 demo: $(READY)  ## label MNIST once on local Ray, train three students from what was kept
 	$(BIN)/python examples/mnist/demo.py
+
+paper: $(READY)  ## the paper's findings on MNIST: what has no record yet, then docs/paper.md; hours of one core, resumable
+	$(BIN)/python -m examples.paper $(ARGS)
 
 bench: $(READY)  ## cost of the engine beside a bare torch loop
 	$(BIN)/python benchmarks/engine_overhead.py
