@@ -1,4 +1,4 @@
-"""The paper's sections: their parts by themselves, and all of them over a slice of the data, hardly trained."""
+"""The paper's sections: their parts alone, and all of them over a slice of the data, hardly trained."""
 
 from __future__ import annotations
 
