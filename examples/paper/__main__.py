@@ -7,7 +7,7 @@ from pathlib import Path
 
 from examples.paper import __doc__ as about
 from examples.paper.plots import draw
-from examples.paper.report import page, write
+from examples.paper.report import outcomes, page, write
 from examples.paper.rows import Mnist
 from examples.paper.runs import label
 from examples.paper.sections import SECTIONS
@@ -30,8 +30,9 @@ def main() -> None:
             print(f"{name:12} {label(run):32} {told}", flush=True)
     if not options.list:
         docs = folder if options.folder != HERE else HERE.parents[1] / "docs"
-        draw(docs / "paper.png", workshop)
-        write(docs / "paper.md", page(sections.values(), workshop, "paper.png"))
+        found = {name: outcomes(section, workshop) for name, section in sections.items()}
+        draw(docs / "paper.png", found)
+        write(docs / "paper.md", page(list(sections.values()), found, "paper.png"))
         print(f"tables and picture: {docs / 'paper.md'}")
 
 

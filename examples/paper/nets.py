@@ -21,7 +21,7 @@ def teachers(
     )
 
 
-BIG_NETS = teachers("big", seeds=len(SEEDS), epochs=120)
+BIG_NETS = teachers("big", seeds=len(SEEDS), epochs=100)
 BIG = Store(name="big", teachers=BIG_NETS[:1])
 FIT = Store(name="fit", teachers=teachers("big fit", seeds=1, rows="fit", judged_on=HELD_OUT, epochs=30))
 MEMBERS = teachers(
@@ -31,6 +31,7 @@ MEMBERS = teachers(
     hidden_sizes=(800, 800),
     epochs=60,
     batch_size=128,
+    lr=1e-3,
     input_dropout=0.0,
     hidden_dropout=0.0,
     max_norm=None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -22,16 +22,16 @@ class Outcome:
 
     Attributes:
         line: Of a section's table.
-        records: Of those of its runs that are done.
+        records: Of those of its runs that are done, by the run's label.
     """
 
     line: Line
-    records: tuple[Record, ...]
+    records: Mapping[str, Record]
 
     @property
     def values(self) -> list[float]:
         """What is told of each record."""
-        return [self.line.measure(record) for record in self.records]
+        return [self.line.measure(record) for record in self.records.values()]
 
     @property
     def complete(self) -> bool:
@@ -44,7 +44,9 @@ class Outcome:
         told = ["not yet run", "", seeds, "", ""]
         if values := self.values:
             spread = f"{_number(min(values))} to {_number(max(values))}" if len(values) > 1 else ""
-            seconds = [f"{mean(found):,.0f}" for found in zip(*map(_seconds, self.records), strict=True)]
+            seconds = [
+                f"{mean(found):,.0f}" for found in zip(*map(_seconds, self.records.values()), strict=True)
+            ]
             told = [_number(mean(values)), spread, seeds, *seconds]
         return [self.line.name, self.line.paper, *told]
 
@@ -53,8 +55,9 @@ def outcomes(section: Section, workshop: Workshop) -> dict[str, Outcome]:
     """What there is of each line of a section, by key."""
     found = {}
     for line in section.lines:
-        records = (workshop.record(run) for run in line.runs)
-        found[line.key] = Outcome(line=line, records=tuple(record for record in records if record))
+        records = {label(run): workshop.record(run) for run in line.runs}
+        known = {name: record for name, record in records.items() if record is not None}
+        found[line.key] = Outcome(line=line, records=known)
     return found
 
 
@@ -63,11 +66,17 @@ def means(found: Mapping[str, Outcome]) -> dict[str, float]:
     return {key: mean(outcome.values) for key, outcome in found.items() if outcome.complete}
 
 
-def page(sections: Iterable[Section], workshop: Workshop, picture: str) -> str:
-    """All tables in Markdown."""
-    sections = list(sections)
-    parts = [_summary(sections, workshop), f"![Errors by net, temperature and learning rate]({picture})"]
-    return "\n\n".join([*parts, *(_section(section, workshop) for section in sections)])
+def page(sections: Sequence[Section], found: Mapping[str, Mapping[str, Outcome]], picture: str) -> str:
+    """All tables in Markdown.
+
+    Args:
+        sections: In the order of the page.
+        found: What there is of each section's lines, by its name and theirs.
+        picture: Path of the picture, from the page.
+    """
+    summary = _summary(sections, found)
+    tables = (_section(section, found[section.name]) for section in sections)
+    return "\n\n".join([*summary, f"![Errors by net, temperature and learning rate]({picture})", *tables])
 
 
 def write(path: Path, text: str) -> None:
@@ -85,32 +94,29 @@ def write(path: Path, text: str) -> None:
     path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
 
 
-def _summary(sections: list[Section], workshop: Workshop) -> str:
-    runs = {label(run): workshop.record(run) for section in sections for run in section.runs()}
-    done = [record for record in runs.values() if record]
-    hours = sum(record.cpu_seconds for record in done) / 3600
-    rows = [
-        [f"[{section.title}](#{_anchor(section.title)})", claim.text, _VERDICTS[claim.verdict(known)]]
-        for section in sections
-        for known in [means(outcomes(section, workshop))]
-        for claim in section.claims
+def _summary(sections: Sequence[Section], found: Mapping[str, Mapping[str, Outcome]]) -> list[str]:
+    runs = {label(run) for section in sections for run in section.runs()}
+    lines = (outcome for lines in found.values() for outcome in lines.values())
+    done = {path: record for outcome in lines for path, record in outcome.records.items()}
+    hours = sum(record.cpu_seconds for record in done.values()) / 3600
+    rows = []
+    for section in sections:
+        known = means(found[section.name])
+        for number, claim in enumerate(section.claims):
+            title = f"[{section.title}](#{_anchor(section.title)})" if number == 0 else ""
+            rows.append([title, claim.text, _VERDICTS[claim.verdict(known)]])
+    return [
+        f"{len(done)} of {len(runs)} runs are done; they took {hours:.1f} CPU-hours. A finding counts once "
+        "all its seeds have run.",
+        _table(["finding", "what must come out, in the mean", "it does"], rows),
     ]
-    told = f"{len(done)} of {len(runs)} runs are done; they took {hours:.1f} CPU-hours."
-    return f"{told} A finding counts once all its seeds have run.\n\n" + _table(
-        ["finding", "what must come out, in the mean", "it does"], rows
-    )
 
 
-def _section(section: Section, workshop: Workshop) -> str:
-    found = outcomes(section, workshop)
+def _section(section: Section, found: Mapping[str, Outcome]) -> str:
     head = ["", "paper", f"{section.unit}, mean", "least to most", "seeds", "wall s", "CPU s"]
-    return "\n\n".join(
-        [
-            f"## {section.title}",
-            f"`python -m examples.paper {section.name}`. {section.about}",
-            _table(head, [outcome.cells() for outcome in found.values()]),
-        ]
-    )
+    about = f"`python -m examples.paper {section.name}`. {section.about}"
+    table = _table(head, [outcome.cells() for outcome in found.values()])
+    return "\n\n".join([f"## {section.title}", about, table])
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

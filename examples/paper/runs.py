@@ -19,9 +19,10 @@ from softcask.storage_schemas.fingerprint import digest
 
 Loss = Literal["hard", "distillation", "logit_matching"]
 
-
 LR = 1e-3
 """Of all students but those of section `rate`, which chose it."""
+
+_SHORT: dict[str, Any] = {"epochs": 3, "batch_size": 16, "lr": 3e-3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class TeacherRun:
 
     def tiny(self) -> TeacherRun:
         """The same with next to no work, to try the whole way."""
-        small = replace(self.recipe, hidden_sizes=_narrow(self.recipe.hidden_sizes), epochs=1)
+        small = replace(self.recipe, hidden_sizes=_narrow(self.recipe.hidden_sizes), **_SHORT)
         return replace(self, recipe=small)
 
 
@@ -100,7 +101,7 @@ class StudentRun:
 
     def tiny(self) -> StudentRun:
         """The same with next to no work, to try the whole way."""
-        return replace(self, store=self.store.tiny(), hidden_sizes=_narrow(self.hidden_sizes), epochs=1)
+        return replace(self, store=self.store.tiny(), hidden_sizes=_narrow(self.hidden_sizes), **_SHORT)
 
     def settings(self) -> dict[str, Any]:
         """What is said of it in a student's file, as `softcask train --set` takes it."""
@@ -214,7 +215,8 @@ class Record:
         """Write it, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".part")
-        aside.write_text(json.dumps(asdict(self), indent=1) + "\n", "utf-8")
+        fields = (f' "{name}": {json.dumps(value)}' for name, value in asdict(self).items())
+        aside.write_text("{\n" + ",\n".join(fields) + "\n}\n", "utf-8")
         aside.replace(path)
 
 
@@ -243,4 +245,4 @@ def read_record(folder: Path, run: Run) -> Record | None:
 
 
 def _narrow(hidden_sizes: Sequence[int]) -> tuple[int, ...]:
-    return tuple(min(size, 16) for size in hidden_sizes)
+    return tuple(min(size, 64) for size in hidden_sizes)

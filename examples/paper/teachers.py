@@ -51,9 +51,9 @@ class Recipe:
     hidden_sizes: Sequence[int] = (1200, 1200)
     epochs: int
     batch_size: int = 256
-    lr: float = 1e-3
-    input_dropout: float = 0.2
-    hidden_dropout: float = 0.5
+    lr: float = 1.5e-3
+    input_dropout: float = 0.1
+    hidden_dropout: float = 0.3
     max_norm: float | None = 3.0
     jitter: int = 2
     seed: int
@@ -111,11 +111,14 @@ def _train_epoch(
     seed_torch(recipe.seed, epoch)  # a training that goes on draws what it would have drawn
     schedule = OptimiserOptions(lr=recipe.lr, schedule="one_cycle", warmup=0.1)
     batches = torch.randperm(len(labels_N)).split(recipe.batch_size)
+    thin = recipe.input_dropout > 0 or recipe.hidden_dropout > 0
     losses = []
     for number, rows_B in enumerate(batches):
         step = epoch * len(batches) + number
         set_learning_rate(optimiser, learning_rate(schedule, step, recipe.epochs * len(batches)))
-        loss = functional.cross_entropy(_forward(net, images.draw(rows_B), recipe), labels_N[rows_B])
+        inputs_B = images.draw(rows_B)
+        logits_BC = thinned(net, inputs_B, recipe) if thin else net(inputs_B)
+        loss = functional.cross_entropy(logits_BC, labels_N[rows_B])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -146,13 +149,25 @@ class Jittered:
         return self._windows[rows_B, down_B, right_B].flatten(1).float().div_(255)
 
 
-def _forward(net: nn.Sequential, inputs_B: Tensor, recipe: Recipe) -> Tensor:
-    active_B = functional.dropout(inputs_B, recipe.input_dropout)
-    for layer in net:
-        active_B = layer(active_B)
-        if isinstance(layer, nn.ReLU):
-            active_B = functional.dropout(active_B, recipe.hidden_dropout)
-    return active_B
+def thinned(net: nn.Sequential, inputs_B: Tensor, recipe: Recipe) -> Tensor:
+    """Logits `[B, C]` of a net that lacks a share of its pixels and hidden units, scaled to their full sum.
+
+    The same units are missing for the whole batch, so that only parts of the weights are multiplied: half
+    the work of dropping units row by row (arXiv 1502.02478).
+    """
+    *hidden, last = _linear(net)
+    kept = _kept(inputs_B.shape[1], recipe.input_dropout)
+    active_B = inputs_B[:, kept] / (1 - recipe.input_dropout)
+    for layer in hidden:
+        units = _kept(layer.out_features, recipe.hidden_dropout)
+        weight = layer.weight.index_select(0, units).index_select(1, kept)
+        active_B = functional.linear(active_B, weight, layer.bias[units]).relu() / (1 - recipe.hidden_dropout)
+        kept = units
+    return functional.linear(active_B, last.weight.index_select(1, kept), last.bias)
+
+
+def _kept(size: int, dropped: float) -> Tensor:
+    return torch.randperm(size)[: size - round(dropped * size)].sort().values
 
 
 @torch.no_grad()

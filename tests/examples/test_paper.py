@@ -64,6 +64,11 @@ def test_all_sections_go_the_whole_way_once_and_are_left_alone_afterwards(tmp_pa
     assert len(records) == len(
         {label(each) for section in SECTIONS.values() for each in section.tiny().runs()} | {"member-seed1"}
     )
+    big, soft = (
+        json.loads((tmp_path / "results" / f"{name}-seed0.json").read_text()) for name in ("big", "soft-800")
+    )
+    assert (big["rows"], soft["rows"]) == (200, 200)
+    assert max(big["errors"], soft["errors"]) < 120  # 180 by guessing
     page = (tmp_path / "paper.md").read_text()
     assert all(f"## {section.title}" in page for section in SECTIONS.values())
     assert (tmp_path / "paper.png").read_bytes().startswith(b"\x89PNG")
@@ -105,6 +110,25 @@ def test_jitter_shows_a_window_of_the_image_with_zeros_around_it() -> None:
         for row in jittered.draw(torch.ones(500, dtype=torch.int64))
     }
     assert drawn == {tuple(window.reshape(-1).astype(int)) for window in windows}
+
+
+def test_a_thinned_net_is_the_whole_one_with_units_set_to_zero_and_the_others_scaled() -> None:
+    torch.manual_seed(0)
+    net = teachers.mlp((6, 6))
+    inputs_B = torch.rand(5, 784)
+    recipe = Recipe(epochs=1, seed=0, input_dropout=0.25, hidden_dropout=0.5)
+    torch.manual_seed(1)
+    found = teachers.thinned(net, inputs_B, recipe)
+
+    torch.manual_seed(1)
+    kept = [
+        torch.zeros(size).index_fill(0, torch.randperm(size)[:left], 1.0)
+        for size, left in ((784, 588), (6, 3), (6, 3))
+    ]
+    active_B = inputs_B * kept[0] / 0.75
+    for layer, mask in zip((net.linear1, net.linear2), kept[1:], strict=True):
+        active_B = layer(active_B).relu() * mask / 0.5
+    torch.testing.assert_close(found, net.logits(active_B))
 
 
 def test_no_unit_s_incoming_weights_are_longer_than_the_bound_and_shorter_ones_stay() -> None:
