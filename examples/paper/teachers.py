@@ -110,7 +110,7 @@ def _train_epoch(
     """Train one epoch; its mean loss."""
     seed_torch(recipe.seed, epoch)  # a training that goes on draws what it would have drawn
     schedule = OptimiserOptions(lr=recipe.lr, schedule="one_cycle", warmup=0.1)
-    batches = torch.randperm(len(labels_N)).split(recipe.batch_size)
+    batches = torch.split(torch.randperm(len(labels_N)), recipe.batch_size)
     thin = recipe.input_dropout > 0 or recipe.hidden_dropout > 0
     losses = []
     for number, rows_B in enumerate(batches):
@@ -188,4 +188,4 @@ def _linear(net: nn.Sequential) -> Iterator[nn.Linear]:
 def logits_of(net: nn.Module, digits: Digits) -> Tensor:
     """Logits float32 `[N, C]`, in batches of 1,000."""
     images_N = torch.from_numpy(digits.images_N)
-    return torch.cat([net.eval()(batch.float().div_(255)) for batch in images_N.split(1000)])
+    return torch.cat([net.eval()(batch.float().div_(255)) for batch in torch.split(images_N, 1000)])
