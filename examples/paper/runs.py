@@ -236,11 +236,18 @@ def label(run: Run) -> str:
 
 
 def read_record(folder: Path, run: Run) -> Record | None:
-    """The record of a run, if there is one and it is of this very run."""
+    """The record of a run, if there is one and it is of this very run.
+
+    Raises:
+        ValueError: The file is no record.
+    """
     path = folder / f"{label(run)}.json"
     if not path.is_file():
         return None
-    record = Record(**json.loads(path.read_text("utf-8")))
+    try:
+        record = Record(**json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not a record of a run ({error}); remove it to run that again") from error
     return record if record.run == described(run) else None
 
 

@@ -28,8 +28,8 @@ def _line(key: str, inputs: float, hidden: float) -> Line:
 RECIPE = Section(
     name="recipe",
     title="The teacher's dropout",
-    about=f"The 1200-1200 net, {EPOCHS} epochs on 50,000 training rows, judged on the other 10,000: the choice "
-    "of what the large teachers of all other sections were trained with.",
+    about=f"The 1200-1200 net, {EPOCHS} epochs on 50,000 training rows, judged on the other 10,000: the "
+    "choice of what the large teachers of all other sections were trained with.",
     unit="errors of 10,000 held-out training rows",
     lines=(_line("more", 0.2, 0.5), _line("chosen", 0.1, 0.3), _line("none", 0.0, 0.0)),
     claims=(
