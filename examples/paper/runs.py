@@ -22,7 +22,7 @@ Loss = Literal["hard", "distillation", "logit_matching"]
 LR = 1e-3
 """Of all students but those of section `rate`, which chose it."""
 
-_SHORT: dict[str, Any] = {"epochs": 3, "batch_size": 16, "lr": 3e-3}
+_SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 16, "lr": 3e-3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ from examples.paper.runs import (
 )
 from examples.paper.teachers import logits_of, train
 from softcask.pipeline.config.toml import read_tables
+from softcask.pipeline.student.bias import fit_shift
 from softcask.pipeline.student.process import Clock
 from softcask.pipeline.student.training import CHECKPOINT, MODEL
 from softcask.pipeline.weights import file_digest
@@ -119,8 +120,6 @@ class Workshop:
         return self._judged(run, p_NC, *clock.read(), self._digests(teachers))
 
     def _correct(self, run: BiasRun) -> Record:
-        from softcask.pipeline.student.bias import fit_shift
-
         self._ensure_net(run.student)
         clock = Clock()
         held_out_NC = self._logits(run.student, HELD_OUT)

@@ -57,6 +57,7 @@ def digits(rows: int) -> Digits:
     )
 
 
+@pytest.mark.timeout(900)  # forty trainings, however short
 def test_all_sections_go_the_whole_way_once_and_are_left_alone_afterwards(tmp_path: Path, data: Path) -> None:
     first = run(tmp_path, data)
     assert "not yet run" not in first
@@ -82,7 +83,7 @@ def test_all_sections_go_the_whole_way_once_and_are_left_alone_afterwards(tmp_pa
 
     again = run(tmp_path, data)
     assert "training" not in again
-    assert "labelled" not in again
+    assert "teacher passes" not in again
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()} == records
 
 
@@ -185,7 +186,7 @@ def test_every_finding_has_three_seeds_and_every_run_a_file_of_its_own() -> None
     assert len({label(each) for each in runs}) == len(runs)
     for section in SECTIONS.values():
         for line in section.lines:
-            alone = line.key == "together" or section.name == "recipe"  # nothing is drawn; a choice
+            alone = line.key in ("together", "teacher") or section.name == "recipe"
             assert len({each.seed for each in line.runs}) >= (1 if alone else 3)
 
 

@@ -42,7 +42,11 @@ RATE = Section(
     about=f"800-800 nets, {EPOCHS} epochs on 50,000 training rows, judged on the other 10,000, which the "
     "teacher has not seen either. This is where the learning rate of all other sections was chosen.",
     unit="errors of 10,000 held-out training rows",
-    lines=(*_by_rate("hard", "hard"), *_by_rate("soft", "distillation")),
+    lines=(
+        Line(key="teacher", name="1200-1200, the teacher of these", runs=FIT.teachers),
+        *_by_rate("hard", "hard"),
+        *_by_rate("soft", "distillation"),
+    ),
     claims=(
         Claim(
             text="soft targets bear a rate at least as high as labels do",
