@@ -85,7 +85,11 @@ def diff(
 
 
 def _show_stores(found: StoreDifferences, a: str, b: str) -> None:
-    for what, differences in (("class", found.classes), ("segment", found.segments)):
+    for what, differences in (
+        ("class", found.classes),
+        ("segment", found.segments),
+        ("view", found.views),
+    ):
         _show_fields(what, differences)
     rows = found.rows
     console.say(

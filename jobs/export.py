@@ -59,6 +59,9 @@ RowsFile = Annotated[
     Path | None,
     typer.Option("--rows", metavar="FILE", help="Only these sample ids, one a line.", show_default=False),
 ]
+View = Annotated[
+    int, typer.Option("--view", min=0, metavar="N", help="What is said of this view of the rows.")
+]
 Limit = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Only the first N rows.", show_default=False)
 ]
@@ -79,6 +82,7 @@ def export(
     top_k: TopK = None,
     wide: Wide = False,
     rows: RowsFile = None,
+    view: View = 0,
     limit: Limit = None,
     overwrite: Overwrite = False,
     allow_partial: AllowPartial = False,
@@ -88,6 +92,7 @@ def export(
     from softcask.pipeline.exchange.export import Shape
     from softcask.pipeline.exchange.export import export as write
     from softcask.pipeline.store.reading.reader import open_store
+    from softcask.pipeline.targets.in_view import in_view
     from softcask.pipeline.targets.soft_targets import SoftTargets
 
     if logits and temperature is not None:
@@ -95,6 +100,7 @@ def export(
     opened = open_store(store, allow_partial=allow_partial)
     names = teachers.split(",") if teachers else None
     targets = SoftTargets(opened, names, rule, parsed_numbers("--weights", weights))
+    targets = in_view(targets, opened, view)
     shape = Shape(
         values="logits" if logits else "probabilities",
         top_k=top_k,

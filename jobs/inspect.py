@@ -57,9 +57,8 @@ def inspect(
 
 def overview(store: Store) -> dict[str, Any]:
     """What the store holds, as plain JSON-able values."""
-    planned = sum(segment.units for segment in store.segments)
-    teachers = {name: _teacher(store, name, planned) for name in sorted(store.teachers)}
-    complete = bool(teachers) and all(teacher["units"] == planned for teacher in teachers.values())
+    teachers = {name: _teacher(store, name) for name in sorted(store.teachers)}
+    complete = bool(teachers) and all(each["units"] == each["planned_units"] for each in teachers.values())
     return {
         "store": store.uri,
         "state": "complete" if complete else "partial",
@@ -72,6 +71,7 @@ def overview(store: Store) -> dict[str, Any]:
             {"segment": s.segment, "rows": s.rows, "unit_rows": s.unit_rows, "units": s.units}
             for s in store.segments
         ],
+        "views": {str(number): _view(store, number) for number in store.views},
         "teachers": teachers,
     }
 
@@ -127,7 +127,23 @@ def _parsed(temperatures: str) -> list[float]:
         raise ConfigError(f"--temperatures {temperatures}: expected numbers such as 1,4,20") from error
 
 
-def _teacher(store: Store, name: str, planned: int) -> dict[str, Any]:
+def _view(store: Store, number: int) -> dict[str, Any]:
+    """What a view does, and how much of it each teacher has labelled."""
+    import pyarrow.compute as pc
+
+    commits = store.commits.filter(pc.equal(store.commits["view"], number))
+    names = commits["teacher"].to_pylist()
+    pinned = store.views[number]
+    return {
+        "seed": pinned.seed,
+        "steps": list(pinned.steps),
+        "row_shape": list(pinned.row_shape),
+        "row_dtype": pinned.row_dtype,
+        "units": {name: names.count(name) for name in sorted(store.teachers)},
+    }
+
+
+def _teacher(store: Store, name: str) -> dict[str, Any]:
     import pyarrow.compute as pc
 
     from softcask.storage_schemas.fingerprint import digest
@@ -141,7 +157,7 @@ def _teacher(store: Store, name: str, planned: int) -> dict[str, Any]:
         "kind": manifest.kind,
         "origin": _origin(manifest.kind, manifest.fingerprint),
         "units": len(commits),
-        "planned_units": planned,
+        "planned_units": store.planned_units(name),
         "rows": rows,
         "labelled": labelled,
         "correct": correct,
@@ -220,7 +236,17 @@ def _show(found: dict[str, Any]) -> None:
             for name, t in found["teachers"].items()
         ],
     )
+    for number, view in found["views"].items():
+        steps = ", ".join(_told(step) for step in view["steps"])
+        units = ", ".join(f"{name} {count:,}" for name, count in view["units"].items())
+        console.say(f"view {number}      {steps}; seed {view['seed']}; units of {units}")
     _show_losses(found["teachers"])
+
+
+def _told(step: dict[str, Any]) -> str:
+    """A step in a few words; of a store that may hold anything."""
+    named = step.get("function") or step.get("transform")
+    return f"{step.get('kind')} {named}" if named else str(step.get("kind"))
 
 
 def _show_losses(teachers: dict[str, Any]) -> None:

@@ -64,7 +64,8 @@ def _show(found: Plan) -> None:
             console.say(f"{name}: {teacher.reason if decided else f'kept by {teacher.codec}'}")
     needed = sum(teacher.bytes for teacher in found.teachers.values())
     console.say(f"store       {found.store}")
-    console.say(f"rows        {found.rows:,} in units of {found.unit_rows:,}")
+    views = f", each as it is and in {console.many(len(found.views) - 1, 'view')}" if found.views[1:] else ""
+    console.say(f"rows        {found.rows:,} in units of {found.unit_rows:,}{views}")
     console.say(f"space       about {console.size(needed)} needed, {console.size(found.free_bytes)} free")
     times = [teacher.seconds for teacher in found.teachers.values() if teacher.seconds is not None]
     if times:

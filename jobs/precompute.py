@@ -64,6 +64,8 @@ def _show(summary: Summary) -> None:
         ],
     )
     console.say(f"store       {summary.store}, generation {summary.generation}")
+    if views := summary.views[1:]:
+        console.say(f"views       {console.many(len(views), 'view')} of each row, beside the row as it is")
     if summary.tasks:
         console.say(
             f"time        {summary.wall_seconds:,.1f} s on {console.many(summary.workers, 'worker')}; "

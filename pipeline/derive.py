@@ -6,6 +6,7 @@ What a derived entry was made from is in its fingerprint, so that its name can s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ _HEAD = 64
 
 Combine = Callable[[NDArray[np.float32], NDArray[np.float64]], NDArray[np.float32]]
 """Logits `[M, B, C]` and weights `[M]` of sum 1 -> logits `[B, C]` of the one that stands for all."""
+_LogitsInView = Callable[[NDArray[np.int64], int], NDArray[np.float32]]
 
 
 def log_mean(logits_MBC: NDArray[np.float32], weights_M: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -96,7 +98,7 @@ def reencode(
         store,
         [teacher],
         into,
-        lambda rows_B: _logits(store, teacher, rows_B),
+        lambda rows_B, view: _logits(store, teacher, rows_B, view),
         request,
         operation="reencode",
         parameters={},
@@ -146,8 +148,8 @@ def combine(
         store,
         teachers,
         into,
-        lambda rows_B: COMBINE[rule](
-            np.stack([_logits(store, name, rows_B) for name in teachers]), weights_M
+        lambda rows_B, view: COMBINE[rule](
+            np.stack([_logits(store, name, rows_B, view) for name in teachers]), weights_M
         ),
         request,
         operation="combine",
@@ -197,7 +199,7 @@ def _derive(
     store: Store,
     teachers: Sequence[str],
     into: str,
-    logits_of: LogitsOf,
+    logits_of: _LogitsInView,
     request: CodecRequest,
     *,
     operation: str,
@@ -216,7 +218,7 @@ def _derive(
         classes, absent = store.teacher(teachers[0]).num_classes, store.teacher(teachers[0]).absent_classes
         codec, expected, reason = _codec(
             store,
-            lambda rows_B: without_absent(logits_of(rows_B), absent),
+            lambda rows_B: without_absent(logits_of(rows_B, 0), absent),
             request.resolved(classes),
             classes - len(absent),
             into,
@@ -233,15 +235,22 @@ def _derive(
             stats=all(store.teacher(name).stats for name in teachers),
             absent=absent,
         )
-    encode = encoding(objects, wanted, logits_of)
-    return fill_entry(store, wanted, encode, objects=objects, progress=progress)
+    encode_of = {
+        view: encoding(objects, wanted, partial(_in_view, logits_of, view))
+        for view in store.complete_views(teachers)
+    }
+    return fill_entry(store, wanted, encode_of.pop(0), views=encode_of, objects=objects, progress=progress)
 
 
-def _logits(store: Store, teacher: str, rows_B: NDArray[np.int64]) -> NDArray[np.float32]:
+def _in_view(logits_of: _LogitsInView, view: int, rows_B: NDArray[np.int64]) -> NDArray[np.float32]:
+    return logits_of(rows_B, view)
+
+
+def _logits(store: Store, teacher: str, rows_B: NDArray[np.int64], view: int) -> NDArray[np.float32]:
     """Raw logits; of a codec that keeps no row's constant, those whose largest is 0: as good at any T."""
     if store.codec(teacher).keeps_row_max:
-        return store.logits(teacher, rows_B)
-    return store.logits_at(teacher, rows_B, 1.0)
+        return store.logits(teacher, rows_B, view=view)
+    return store.logits_at(teacher, rows_B, 1.0, view=view)
 
 
 def _source(teacher: TeacherManifest) -> dict[str, Any]:

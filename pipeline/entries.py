@@ -10,12 +10,13 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softcask.pipeline.pinning import pin_without_model
+from softcask.pipeline.pinning import pin_without_model, publish_metadata
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.drops import refuse_dropped
 from softcask.pipeline.store.codecs import load_codec, publish_codec
@@ -100,6 +101,7 @@ def fill_entry(
     wanted: TeacherManifest,
     encode: Encode,
     *,
+    views: Mapping[int, Encode] | None = None,
     objects: StoreObjects | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Filled:
@@ -109,6 +111,7 @@ def fill_entry(
         store: As readers see it, opened with `allow_partial`.
         wanted: What the entry's name is pinned to.
         encode: Its units.
+        views: Those of views beside the rows as they are, by the number of the view.
         objects: The store's objects, if not through `store.objects`.
         progress: Called with rows done and rows in all.
 
@@ -118,13 +121,17 @@ def fill_entry(
     """
     objects = objects or store.objects
     refuse_dropped(objects, [wanted.name])
-    pin_without_model(objects, wanted, store.segments)
+    encode_of = {0: encode, **(views or {})}
+    pin_without_model(objects, wanted, store.segments, views=tuple(encode_of))
     committed = committed_units(objects, wanted.name)
-    total, done, new_rows, new_units = sum(segment.rows for segment in store.segments), 0, 0, 0
-    for number, segment in enumerate(store.segments):
-        for unit in _units(objects, segment):
+    done, new_rows, new_units = 0, 0, 0
+    total = len(encode_of) * sum(segment.rows for segment in store.segments)
+    for view, (number, segment) in product(encode_of, enumerate(store.segments)):
+        if view:
+            publish_metadata(objects, wanted, segment, view)
+        for unit in _units(objects, segment, view):
             if unit.unit not in committed:
-                encoded = encode(_numbers(store, number, unit))
+                encoded = encode_of[view](_numbers(store, number, unit))
                 new_rows += commit_encoded(objects, wanted, unit, encoded).rows
                 new_units += 1
             done += len(unit.sample_ids)
@@ -161,10 +168,10 @@ def _batch_rows(num_classes: int) -> int:
     return max(1, _BATCH_BYTES // (4 * num_classes))
 
 
-def _units(objects: StoreObjects, segment: SegmentManifest) -> Iterator[UnitRows]:
+def _units(objects: StoreObjects, segment: SegmentManifest, view: int) -> Iterator[UnitRows]:
     """All rows of a segment by unit, as they were indexed."""
     table = read_rows(objects, segment)
-    return (UnitRows.of(segment, table, 0, index) for index in range(segment.units))
+    return (UnitRows.of(segment, table, view, index) for index in range(segment.units))
 
 
 def _numbers(store: Store, segment: int, unit: UnitRows) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ free to be pinned anew until a unit is committed: a mistake found at the first b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pyarrow as pa
@@ -60,7 +61,7 @@ def pin(
     source: TransferSet,
     segments: Sequence[tuple[SegmentManifest, pa.Table]],
     *,
-    view: int = 0,
+    views: Sequence[int] = (0,),
 ) -> None:
     """Pin a loaded teacher's name, or find it pinned to the same; then the metadata of its arrays stands.
 
@@ -70,8 +71,9 @@ def pin(
         options: As configured.
         wanted: What to pin the name to.
         source: Where rows are read.
-        segments: Manifests and tables of the segments; probe rows are of the first.
-        view: Number of the view.
+        segments: Manifests and tables of the segments; probe rows are of the first, as they are.
+        views: Numbers of the views that are to be labelled; of a name that is pinned already, only view 0 is
+            looked at, and `publish_metadata` is called for others when their first unit comes.
 
     Raises:
         ManifestMismatch: The name belongs to another teacher, or parameters or probe logits are not those
@@ -80,12 +82,16 @@ def pin(
         TeacherError: The teacher's logits cannot be stored.
     """
     fresh = probe_rows(teacher, wanted, source, segments[0][1])
-    if _pin(objects, wanted, [segment for segment, _ in segments], view, fresh):
+    if _pin(objects, wanted, [segment for segment, _ in segments], views, fresh):
         _compare(objects, fresh, options)
 
 
 def pin_without_model(
-    objects: StoreObjects, wanted: TeacherManifest, segments: Sequence[SegmentManifest], *, view: int = 0
+    objects: StoreObjects,
+    wanted: TeacherManifest,
+    segments: Sequence[SegmentManifest],
+    *,
+    views: Sequence[int] = (0,),
 ) -> None:
     """Pin the name of an entry that no model is run for, imported or derived; it has no probe rows.
 
@@ -94,7 +100,7 @@ def pin_without_model(
     Raises:
         ManifestMismatch: The name belongs to another teacher.
     """
-    _pin(objects, wanted, segments, view, probe_of_entry(wanted))
+    _pin(objects, wanted, segments, views, probe_of_entry(wanted))
 
 
 def probe_of_entry(wanted: TeacherManifest) -> pa.Table:
@@ -116,27 +122,34 @@ def _pin(
     objects: StoreObjects,
     wanted: TeacherManifest,
     segments: Sequence[SegmentManifest],
-    view: int,
+    views: Sequence[int],
     probe: pa.Table,
 ) -> bool:
     """Whether the name was pinned to this very teacher before."""
     if is_pinned(objects, wanted):
         for segment in segments:
-            _publish_metadata(objects, wanted, segment, view)
+            publish_metadata(objects, wanted, segment, 0)
         return True
     metadata = {
         key: document
-        for segment in segments
+        for segment, view in product(segments, views)
         for key, document in zarr_metadata(wanted, segment, view).items()
     }
     _pin_anew(objects, wanted, {**metadata, keys.probe(wanted.name): tables.to_bytes(probe)})
     return False
 
 
-def _publish_metadata(
+def publish_metadata(
     objects: StoreObjects, wanted: TeacherManifest, segment: SegmentManifest, view: int
 ) -> None:
-    """Arrays that another tool wrote stay as they are, as long as nothing is to be written to them."""
+    """Let the metadata of a teacher's arrays over a segment and view stand.
+
+    Arrays that another tool wrote stay as they are, as long as nothing is to be written to them.
+
+    Raises:
+        StoreError: Something is to be written to an array that another tool wrote.
+        CorruptObject: What stands is not what follows from the manifests.
+    """
     try:
         for key, document in zarr_metadata(wanted, segment, view).items():
             objects.publish_equal(key, document)

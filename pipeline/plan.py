@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, compress
+from itertools import accumulate, compress, product
 from typing import overload
 
 import numpy as np
@@ -71,12 +71,12 @@ def choose_unit_rows(*, rows: int, row_bytes: int, batch_size: int) -> int:
 
 
 class Tasks(Sequence[Task]):
-    """Tasks in the order of the rows, each made when it is looked at: a million of them take 12 MB."""
+    """Tasks by view, in the order of rows, each made when it is looked at: a million of them take 12 MB."""
 
     def __init__(
         self,
         segments: Sequence[SegmentManifest],
-        view: int,
+        views: Sequence[int],
         kinds: Sequence[tuple[str, tuple[str, ...]]],
         places_T: NDArray[np.int64],
         kinds_T: NDArray[np.int32],
@@ -85,14 +85,15 @@ class Tasks(Sequence[Task]):
 
         Args:
             segments: What is labelled.
-            view: Number of the view.
+            views: Numbers of the views.
             kinds: (group, teachers) that tasks are of.
-            places_T: Each task's unit among the units of all segments, not falling.
+            places_T: Each task's unit among the units of all segments, view after view, not falling.
             kinds_T: Each task's place in `kinds`.
         """
-        self._segments, self._view, self._kinds = segments, view, kinds
+        self._segments, self._views, self._kinds = segments, views, kinds
         self._places_T, self._kinds_T = places_T, kinds_T
         self._firsts = list(accumulate((segment.units for segment in segments[:-1]), initial=0))
+        self._units = max(1, sum(segment.units for segment in segments))
 
     def __len__(self) -> int:
         """Tasks."""
@@ -108,7 +109,7 @@ class Tasks(Sequence[Task]):
         """One task, or some of them as yet unmade."""
         if isinstance(which, slice):
             return self._some(which)
-        place = int(self._places_T[which])
+        view, place = divmod(int(self._places_T[which]), self._units)
         number = bisect_right(self._firsts, place) - 1
         segment, index = self._segments[number], place - self._firsts[number]
         start, stop = segment.unit_range(index)
@@ -116,7 +117,7 @@ class Tasks(Sequence[Task]):
         return Task(
             group=group,
             segment=segment.segment,
-            view=self._view,
+            view=self._views[view],
             index=index,
             start=start,
             stop=stop,
@@ -127,6 +128,11 @@ class Tasks(Sequence[Task]):
     def teachers(self) -> frozenset[str]:
         """Teachers that have something to do."""
         return frozenset(name for kind in np.unique(self._kinds_T) for name in self._kinds[kind][1])
+
+    @property
+    def views(self) -> frozenset[int]:
+        """Numbers of the views in which there is something to do."""
+        return frozenset(self._views[place] for place in np.unique(self._places_T // self._units).tolist())
 
     @property
     def logit_rows(self) -> int:
@@ -143,14 +149,15 @@ class Tasks(Sequence[Task]):
         return self._some(self._are(lambda name, _: name == group))
 
     def _some(self, which: slice | NDArray[np.bool_]) -> Tasks:
-        return Tasks(self._segments, self._view, self._kinds, self._places_T[which], self._kinds_T[which])
+        return Tasks(self._segments, self._views, self._kinds, self._places_T[which], self._kinds_T[which])
 
     def _are(self, kind: Callable[[str, tuple[str, ...]], bool]) -> NDArray[np.bool_]:
         are_K = np.array([kind(*each) for each in self._kinds], dtype=np.bool_)
         return are_K[self._kinds_T]
 
     def _rows_T(self) -> NDArray[np.int64]:
-        numbers_T = np.searchsorted(self._firsts, self._places_T, side="right") - 1
+        places_T = self._places_T % self._units
+        numbers_T = np.searchsorted(self._firsts, places_T, side="right") - 1
         firsts_T, unit_rows_T, rows_T = (
             np.array(values, dtype=np.int64)[numbers_T]
             for values in (
@@ -159,7 +166,7 @@ class Tasks(Sequence[Task]):
                 [segment.rows for segment in self._segments],
             )
         )
-        starts_T = (self._places_T - firsts_T) * unit_rows_T
+        starts_T = (places_T - firsts_T) * unit_rows_T
         return np.minimum(unit_rows_T, rows_T - starts_T)
 
 
@@ -168,21 +175,22 @@ def plan_tasks(
     groups: Mapping[str, Sequence[str]],
     committed: Mapping[str, UnitCodes],
     *,
-    view: int = 0,
+    views: Sequence[int] = (0,),
 ) -> Tasks:
-    """Units minus committed, as tasks in the order of the rows, and of groups within a unit.
+    """Units minus committed, as tasks view by view, in the order of the rows, and of groups within a unit.
 
     Args:
         segments: What is to be labelled.
         groups: Name of a group -> its teachers.
         committed: Teacher -> codes of its committed units; units of other segments and views do not count.
-        view: Number of the view.
+        views: Numbers of the views: first all rows as they are, so that a run that ends early has these
+            whole.
     """
     kinds: dict[tuple[str, tuple[str, ...]], int] = {}
     places: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     of_kinds: list[NDArray[np.int32]] = [np.empty(0, np.int32)]
     first = 0
-    for segment in segments:
+    for view, segment in product(views, segments):
         for group, teachers in groups.items():
             missing_MU = _missing(segment, teachers, committed, view)
             index_T = np.flatnonzero(missing_MU.any(axis=0))
@@ -195,7 +203,7 @@ def plan_tasks(
         first += segment.units
     places_T = np.concatenate(places)
     order_T = np.argsort(places_T, kind="stable")
-    return Tasks(segments, view, list(kinds), places_T[order_T], np.concatenate(of_kinds)[order_T])
+    return Tasks(segments, views, list(kinds), places_T[order_T], np.concatenate(of_kinds)[order_T])
 
 
 def _missing(

@@ -13,10 +13,12 @@ from softcask.storage_schemas.manifest import (
     UnitCommit,
 )
 from softcask.storage_schemas.runs import RunClaim, RunProgress, RunRecord, StudentSavings
+from softcask.storage_schemas.views import ViewManifest
 
 DOCUMENTS: tuple[type[Manifest], ...] = (
     RootManifest,
     SegmentManifest,
+    ViewManifest,
     TeacherManifest,
     UnitCommit,
     Generation,

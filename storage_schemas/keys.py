@@ -13,6 +13,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 ROOT = "softcask.json"
 CATALOG_POINTER = "catalog/newest.json"
 RUNS = "runs"
+VIEWS = "views"
 CLAIMS = "runs/claims"
 
 _NAME = re.compile(NAME_PATTERN)
@@ -55,6 +56,25 @@ def segment_number(segment: str) -> int:
 def view_name(number: int) -> str:
     """The n-th augmentation of every row; `v0000` is the row itself."""
     return f"v{number:04d}"
+
+
+def view_manifest(number: int) -> str:
+    """What the n-th view is."""
+    return f"{VIEWS}/{view_name(number)}.json"
+
+
+def view_number(key: str) -> int | None:
+    """Which view the document at `key` is of; None where it is none of a view's."""
+    match = re.fullmatch(rf"{VIEWS}/v([0-9]{{4}})\.json", key)
+    return int(match[1]) if match else None
+
+
+def view_of(key: str) -> int:
+    """Which view an object is of: its document, or one below `logits/` or `stats/`; 0 if of none."""
+    parts = key.split("/")
+    digits = parts[4].removeprefix("v") if len(parts) > 4 else ""
+    below = int(digits) if len(digits) == 4 and digits.isascii() and digits.isdigit() else 0
+    return view_number(key) or below
 
 
 def unit_name(segment: str, view: int, index: int) -> str:
@@ -209,6 +229,8 @@ def is_document(key: str) -> bool:
             return True
         case ["runs", _, "run.json" | "progress.json"]:
             return True
+        case ["views", _]:
+            return view_number(key) is not None
         case ["runs", "sources" | "claims", name]:
             return name.endswith(".json")
         case ["teachers", _, "commits", receipt]:

@@ -46,6 +46,11 @@ def unit_of(code: int) -> str:
     return keys.unit_name(keys.segment_name(segment), view, index)
 
 
+def views_of(codes: UnitCodes) -> NDArray[np.int64]:
+    """Number of the view of each unit."""
+    return codes % UNITS_A_SEGMENT // UNITS_A_VIEW
+
+
 def codes_of(names: Iterable[str]) -> UnitCodes:
     """Codes of those among the names that are units' names."""
     found = pa.array(names if isinstance(names, Sequence) else list(names), pa.string())

@@ -229,4 +229,5 @@ def _facts(targets: SoftTargets, shape: Shape) -> dict[str, Any]:
         "teachers": {name: digest(teachers[name].pinned()) for name in targets.teachers},
         "weights": [float(weight) for weight in targets.weights_M],
         "class_names": list(targets.store.class_names),
+        **({"view": view} if (view := getattr(targets.store, "view_number", 0)) else {}),
     }

@@ -31,6 +31,8 @@ from softcask.pipeline.store.writing.encoding import EncodedUnit, drift
 from softcask.pipeline.teachers.conditions import conditions_of
 from softcask.pipeline.teachers.fitting import FittedTeacher
 from softcask.pipeline.transfer_sets.base import TransferSet
+from softcask.pipeline.views.composition import Views
+from softcask.pipeline.views.options import planned_views
 from softcask.storage_schemas.manifest import UnitCommit
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class Labeller:
         source = recipe.transfer_set.open()
         teachers = self._forwarder.submit(self._load, recipe, source).result()
         self._units = UnitReader(
+            views=Views.of(recipe.views) if recipe.views is not None else None,
             objects=self._objects,
             source=source,
             segments=self._segments,
@@ -101,7 +104,15 @@ class Labeller:
         teachers = {}
         for options, manifest in zip(recipe.teachers, recipe.manifests, strict=True):
             teacher = teachers[options.name] = FittedTeacher(options.load(), options.batch_size)
-            pin(self._objects, teacher, options, manifest, source, segments)
+            pin(
+                self._objects,
+                teacher,
+                options,
+                manifest,
+                source,
+                segments,
+                views=planned_views(recipe.views),
+            )
         return teachers
 
     def _about(self, work: Work, step: Callable[..., None], *arguments: Any) -> None:

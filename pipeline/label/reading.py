@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,20 @@ from numpy.typing import NDArray
 
 from softcask.pipeline.label.segments import Segments
 from softcask.pipeline.label.work import Batch, Work
+from softcask.pipeline.pinning import publish_metadata
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.receipts import read_commit
 from softcask.pipeline.store.writing.prepare import known_again
 from softcask.pipeline.teachers.fitting import FittedTeacher
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.pipeline.transfer_sets.indexing import content_hashes
-from softcask.storage_schemas.errors import TransferSetError
+from softcask.pipeline.views.composition import Views
+from softcask.pipeline.views.probing import check_probe
+from softcask.pipeline.views.segments import SegmentRows, view_rows
+from softcask.storage_schemas import keys
+from softcask.storage_schemas.errors import StoreError, TransferSetError
 from softcask.storage_schemas.manifest import SegmentManifest, TeacherManifest
+from softcask.storage_schemas.views import ViewManifest
 
 _READ_BYTES = 4 << 20
 """Read together: batches of small rows cost more in calls and in waking threads than in copying."""
@@ -39,6 +46,7 @@ class UnitReader:
         manifests: By teacher.
         teachers: By name; of those that stage their batches, this is the thread that does it.
         closed: Set when what is not yet computed is to be given up.
+        views: What views of the rows are; None where there are none.
     """
 
     objects: StoreObjects
@@ -47,7 +55,10 @@ class UnitReader:
     manifests: Mapping[str, TeacherManifest]
     teachers: Mapping[str, FittedTeacher]
     closed: threading.Event
+    views: Views | None = None
     _known: dict[str, bool] = field(default_factory=dict)
+    _rows: dict[str, SegmentRows] = field(default_factory=dict)
+    _begun: set[tuple[str, int]] = field(default_factory=set)
 
     def read(self, work: Work) -> None:
         """Put the unit's batches into its queue, then None; or what went wrong."""
@@ -68,6 +79,7 @@ class UnitReader:
         work.standing = tuple(commit for commit in found.values() if commit is not None)
         if not work.teachers:
             return
+        views = self._begun_views(work)
         work.unchanged = self.source.unchanged() and self._is_known(work.segment)
         positions_R = work.task.start + np.flatnonzero(work.rows.readable)
         first = 0
@@ -76,7 +88,10 @@ class UnitReader:
             started = time.perf_counter()
             # Asked for each time: where it is found by trial, the forward thread may know more by now.
             rows = max(self.teachers[name].rows for name in work.teachers)
-            inputs_B = self._read_batch(work, positions_R[first : first + self._rows_at_once(rows)])
+            some_B = positions_R[first : first + self._rows_at_once(rows)]
+            inputs_B = self._read_batch(work, some_B)
+            if views is not None:
+                inputs_B = self._viewed(work, views, some_B, inputs_B)
             batches = [
                 self._staged(work, inputs_B[start : start + rows]) for start in range(0, len(inputs_B), rows)
             ]
@@ -104,12 +119,49 @@ class UnitReader:
             self._known[name] = known_again(self.objects, segment, self.source.describe())
         return self._known[name]
 
+    def _viewed(
+        self, work: Work, views: Views, positions_B: NDArray[np.int64], inputs_B: NDArray[Any]
+    ) -> NDArray[Any]:
+        """Rows as their unit's view has them."""
+        rows, read = self._rows_of(work.segment), partial(self._read_batch, work)
+        return view_rows(views, rows, positions_B, work.task.view, read, inputs_B=inputs_B).inputs_B
+
+    def _begun_views(self, work: Work) -> Views | None:
+        """What is done to the rows of a unit; None where they are taken as they are.
+
+        Before the first unit of a view and segment: its arrays stand, and rows come out as they were pinned.
+        """
+        place = work.segment.segment, work.task.view
+        if not work.task.view:
+            return None
+        if self.views is None:
+            raise StoreError(f"unit {work.task.unit} is of a view, and this run has no section [views]")
+        if place in self._begun:
+            return self.views
+        for teacher in self.manifests.values():
+            publish_metadata(self.objects, teacher, work.segment, work.task.view)
+        key = keys.view_manifest(work.task.view)
+        manifest = ViewManifest.from_bytes(self.objects.read(key), key)
+        segment = self.segments.manifest(manifest.segment)
+        read = partial(self._read_probe, segment)
+        check_probe(self.views, manifest, self._rows_of(segment), read, self.objects.uri)
+        self._begun.add(place)
+        return self.views
+
+    def _rows_of(self, segment: SegmentManifest) -> SegmentRows:
+        if segment.segment not in self._rows:
+            self._rows[segment.segment] = self.segments.rows(segment.segment)
+        return self._rows[segment.segment]
+
+    def _read_probe(self, segment: SegmentManifest, positions_B: NDArray[np.int64]) -> NDArray[Any]:
+        return self.source.read(segment.first + positions_B).inputs_B
+
     def _read_batch(self, work: Work, positions_B: NDArray[np.int64]) -> NDArray[Any]:
         batch = self.source.read(work.segment.first + positions_B)
         if batch.problems:
             place, reason = min(batch.problems.items())
             raise TransferSetError(
-                f"{_row(work, positions_B[place])} could be read when it was indexed and cannot now: "
+                f"{self._row(work, positions_B[place])} could be read when it was indexed and cannot now: "
                 f"{reason}. Restore it and run again; what is committed is safe."
             )
         # Of a source that is known to be as it was, one row a batch tells whether rows were mixed up.
@@ -118,11 +170,15 @@ class UnitReader:
         differ = np.flatnonzero(content_hashes(batch.inputs_B[looked_at]) != expected_B)
         if differ.size:
             raise TransferSetError(
-                f"{_row(work, positions_B[differ[0]])} is not what it was when it was indexed "
+                f"{self._row(work, positions_B[differ[0]])} is not what it was when it was indexed "
                 f"({differ.size} of {len(positions_B)} rows of this batch changed). "
                 "Restore the data, or label the new data into another store."
             )
         return batch.inputs_B
+
+    def _row(self, work: Work, position: int) -> str:
+        (name,) = self._rows_of(work.segment).ids(np.array([position]))
+        return f"row {position} ({name!r}) of unit {work.task.unit}"
 
 
 def refuse_if_closed(closed: threading.Event, work: Work) -> None:
@@ -133,8 +189,3 @@ def refuse_if_closed(closed: threading.Event, work: Work) -> None:
     """
     if closed.is_set():
         raise CancelledError(f"unit {work.task.unit} was given up: its labeller was closed")
-
-
-def _row(work: Work, position: int) -> str:
-    name = work.rows.sample_ids[position - work.task.start].as_py()
-    return f"row {position} ({name!r}) of unit {work.task.unit}"

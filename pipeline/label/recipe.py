@@ -9,6 +9,7 @@ from softcask.pipeline.label.labeller import Labeller
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.transfer_sets.base import SourceOptions
+from softcask.pipeline.views.options import ViewsOptions
 from softcask.storage_schemas.errors import StoreAccess
 from softcask.storage_schemas.manifest import TeacherManifest
 
@@ -22,6 +23,7 @@ class LabelRecipe:
         transfer_set: Where rows come from.
         teachers: Co-resident teachers, all with one batch size.
         manifests: What their names are pinned to, in the same order.
+        views: What views of the rows are; None: only the rows as they are.
         python_path: Folders that factories are imported from.
         witness: Key of an object that this run's driver has just written; whoever does not see it has
             another disk at the store's path than the driver. None: not looked for.
@@ -31,6 +33,7 @@ class LabelRecipe:
     transfer_set: SourceOptions
     teachers: tuple[TeacherOptions, ...]
     manifests: tuple[TeacherManifest, ...]
+    views: ViewsOptions | None = None
     python_path: tuple[str, ...] = ()
     witness: str | None = None
 

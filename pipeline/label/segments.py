@@ -12,6 +12,7 @@ from softcask.pipeline.plan import Task
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.catalog import read_contents
 from softcask.pipeline.store.rows import UnitRows, read_rows
+from softcask.pipeline.views.segments import SegmentRows
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.manifest import SegmentManifest
 from softcask.storage_schemas.tables import content_hashes_of
@@ -38,6 +39,10 @@ class Segments:
     def hashes(self, segment: str) -> NDArray[np.void]:
         """Content hashes of a segment's rows."""
         return self._entry(segment)[2]
+
+    def rows(self, segment: str) -> SegmentRows:
+        """A segment's rows, as views are made of them."""
+        return SegmentRows.of(self._entry(segment)[1])
 
     def unit_rows(self, task: Task) -> UnitRows:
         """The rows of a task's units."""

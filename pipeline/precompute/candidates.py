@@ -6,8 +6,11 @@ None of it is believed: it is taken only where it is, byte for byte, what was se
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from softcask.pipeline.factories import add_to_path
 from softcask.pipeline.pinning import manifest_beside_probe, probe_of_entry, probe_rows
@@ -21,6 +24,9 @@ from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.pipeline.transfer_sets.indexing import index_rows
 from softcask.pipeline.transfer_sets.text import dtype_name
+from softcask.pipeline.views.composition import Views
+from softcask.pipeline.views.probing import view_manifest
+from softcask.pipeline.views.segments import SegmentRows
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import SoftcaskError
 from softcask.storage_schemas.manifest import ObjectRecord, RootManifest, SegmentManifest, TeacherManifest
@@ -43,6 +49,8 @@ class Candidates:
                     return self._segment(segment)
                 case ["transfer_set", segment, "rows.parquet"]:
                     return self._rows(segment)
+                case ["views", _] if number := keys.view_number(key):
+                    return self._view(number)
                 case ["teachers", name, "teacher.json"]:
                     return self._teacher(name)
                 case ["teachers", name, "probe.parquet"]:
@@ -86,6 +94,19 @@ class Candidates:
             input_dtype=dtype_name(self._source.input_dtype),
             table=ObjectRecord.of(key, data),
         ).to_bytes()
+
+    def _view(self, number: int) -> bytes | None:
+        """By a few rows of the first segment, in this process."""
+        if self._config.views is None or number not in self._config.views.numbers:
+            return None
+        add_to_path(self._config.python_path)
+        views, first = Views.of(self._config.views), self._read_segment(keys.segment_name(0))
+        rows = SegmentRows.of(read_rows(self._objects, first))
+
+        def read(positions_B: NDArray[np.int64]) -> NDArray[Any]:
+            return self._source.read(first.first + positions_B).inputs_B
+
+        return view_manifest(views, number, first.segment, rows, read).to_bytes()
 
     def _teacher(self, name: str) -> bytes | None:
         if (options := self._options(name)) is None:

@@ -18,6 +18,7 @@ from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.teachers.registry import TEACHERS
 from softcask.pipeline.transfer_sets.base import SourceOptions
 from softcask.pipeline.transfer_sets.registry import SOURCES
+from softcask.pipeline.views.options import ViewsOptions
 from softcask.storage_schemas.errors import ConfigError
 
 
@@ -89,6 +90,7 @@ class RunConfig(Options):
         transfer_set: The rows that are labelled.
         classes: What the logits are about.
         teachers: Who labels them; names differ by more than upper and lower case.
+        views: Augmentations of the rows that are labelled beside the rows themselves; None: none.
         executor: Where the work is done.
         python_path: Folders that factories may be imported from; relative ones start at the file's folder.
     """
@@ -97,6 +99,7 @@ class RunConfig(Options):
     transfer_set: Annotated[SourceOptions, ByKind(SOURCES)]
     classes: ClassesOptions
     teachers: tuple[Annotated[TeacherOptions, ByKind(TEACHERS)], ...]
+    views: ViewsOptions | None = None
     executor: ExecutorOptions = ExecutorOptions()
     python_path: tuple[ResolvedPath, ...] = (".",)
 

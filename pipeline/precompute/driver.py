@@ -24,7 +24,12 @@ from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.groups import Groups, group_teachers, pools
 from softcask.pipeline.precompute.observer import RunObserver
 from softcask.pipeline.precompute.outcome import gave_up
-from softcask.pipeline.precompute.preparation import prepare_rows, refuse_pinned, teacher_manifest
+from softcask.pipeline.precompute.preparation import (
+    pin_run_views,
+    prepare_rows,
+    refuse_pinned,
+    teacher_manifest,
+)
 from softcask.pipeline.precompute.record import Totals
 from softcask.pipeline.precompute.results import Progress, Summary, TeacherSummary
 from softcask.pipeline.store.access.objects import StoreObjects
@@ -33,6 +38,8 @@ from softcask.pipeline.store.receipts import committed_codes
 from softcask.pipeline.store.writing.prepare import check_root
 from softcask.pipeline.store.writing.sealing import Sealing
 from softcask.pipeline.teachers.checks import near_chance
+from softcask.pipeline.views.options import planned_views
+from softcask.pipeline.views.pinned import refuse_other_views
 from softcask.storage_schemas.errors import StoreAccess
 from softcask.storage_schemas.manifest import Generation, SegmentManifest
 
@@ -70,13 +77,16 @@ def _precompute(config: RunConfig, objects: StoreObjects, executor: Executor, ru
     dropped = refuse_dropped(objects, names)
     settled = settled_codecs(config, objects)
     refuse_pinned(config, objects, settled)  # now rather than by a worker
+    refuse_other_views(objects, config.views)
     segments = prepare_rows(config, objects, source, settled, run.step)
     segments = [segment for segment in segments if segment.segment not in dropped.segments]
-    tasks = _tasks(objects, segments, groups)
+    tasks = _tasks(objects, segments, groups, planned_views(config.views))
     if untried := [teacher for teacher in config.teachers if teacher.name not in settled]:
         settled |= find_codecs(config, objects, executor, untried, run.step)
     manifests = {t.name: teacher_manifest(config, t, settled[t.name]) for t in config.teachers}
     _refuse_if_full(objects, tasks, settled, config)
+    if tasks and config.views is not None:
+        pin_run_views(objects, config.views, tasks, segments, source)
     sealing = Sealing(objects)
     if tasks:
         mine = pools(config, groups, manifests, tasks, run.announce())
@@ -93,6 +103,7 @@ def _precompute(config: RunConfig, objects: StoreObjects, executor: Executor, ru
         store=config.store.uri,
         generation=generation.generation,
         rows=sum(segment.rows - segment.quarantined for segment in segments),
+        views=planned_views(config.views),
         quarantined=sum(segment.quarantined for segment in segments),
         quarantine_tables=tuple(segment.table.key for segment in segments if segment.quarantined),
         unit_rows=segments[-1].unit_rows,
@@ -141,10 +152,11 @@ def _tasks(
     objects: StoreObjects,
     segments: Sequence[SegmentManifest],
     groups: Groups,
+    views: Sequence[int],
 ) -> Tasks:
     names = {group: [member.name for member in members] for group, members in groups.items()}
     committed = {name: committed_codes(objects, name) for members in names.values() for name in members}
-    return plan_tasks(segments, names, committed)
+    return plan_tasks(segments, names, committed, views=views)
 
 
 def _refuse_if_full(

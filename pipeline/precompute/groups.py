@@ -115,6 +115,7 @@ def pools(
                 transfer_set=config.transfer_set,
                 teachers=teachers,
                 manifests=tuple(manifests[teacher.name] for teacher in teachers),
+                views=config.views,
                 python_path=config.python_path,
                 witness=witness,
             )

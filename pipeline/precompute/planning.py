@@ -34,6 +34,8 @@ from softcask.pipeline.store.care.drops import refuse_dropped
 from softcask.pipeline.store.receipts import committed_codes
 from softcask.pipeline.store.writing.prepare import check_root
 from softcask.pipeline.teachers.base import TeacherOptions
+from softcask.pipeline.views.options import planned_views
+from softcask.pipeline.views.pinned import refuse_other_views
 from softcask.storage_schemas.manifest import Dropped
 from softcask.storage_schemas.unit_codes import first_code
 
@@ -57,6 +59,7 @@ def plan(
     check_root(objects, config.classes.class_names)
     settled = settled_codecs(config, objects)
     refuse_pinned(config, objects, settled)
+    refuse_other_views(objects, config.views)
     dropped = refuse_dropped(objects, settled)
     units = _units(config, objects, settled, dropped, len(source))
     left_U = {
@@ -70,6 +73,7 @@ def plan(
     return Plan(
         store=config.store.uri,
         rows=units.rows,
+        views=planned_views(config.views),
         unit_rows=int(units.rows_U.max(initial=0)),
         teachers={
             name: _teacher_plan(
@@ -146,8 +150,9 @@ def _units(
         cuts.append((next_segment(segments), rows - first, unit_rows))
     for name, count, unit_rows in cuts:
         starts_U = np.arange(0, count, unit_rows, dtype=np.int64)
-        codes.append(first_code(name, 0) + np.arange(len(starts_U)))
-        sizes.append(np.minimum(unit_rows, count - starts_U))
+        for view in planned_views(config.views):
+            codes.append(first_code(name, view) + np.arange(len(starts_U)))
+            sizes.append(np.minimum(unit_rows, count - starts_U))
     return _Units(rows=max(rows, first), code_U=np.concatenate(codes), rows_U=np.concatenate(sizes))
 
 

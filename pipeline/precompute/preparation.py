@@ -9,18 +9,22 @@ from functools import lru_cache
 import pyarrow as pa
 
 from softcask.pipeline.pinning import is_pinned
-from softcask.pipeline.plan import choose_unit_rows
+from softcask.pipeline.plan import Tasks, choose_unit_rows
 from softcask.pipeline.precompute.codecs import Settled, estimated_row_bytes, refuse_other_request
 from softcask.pipeline.precompute.config import RunConfig
 from softcask.pipeline.precompute.record import versions
 from softcask.pipeline.precompute.results import Progress
 from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.catalog import read_contents
+from softcask.pipeline.store.rows import read_rows
 from softcask.pipeline.store.writing.prepare import prepare_root, prepare_segment
 from softcask.pipeline.teachers.base import TeacherOptions
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.pipeline.transfer_sets.indexing import index_rows
 from softcask.pipeline.transfer_sets.text import dtype_name
+from softcask.pipeline.views.options import ViewsOptions
+from softcask.pipeline.views.pinned import pin_views
+from softcask.pipeline.views.segments import SegmentRows
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.codecs.base import Column
 from softcask.storage_schemas.codecs.dense16 import Dense16
@@ -133,6 +137,30 @@ def _zarr_columns(config: RunConfig, settled: Mapping[str, Settled]) -> list[Col
         if known.codec.container == "zarr"
         for column in codec_from(known.codec).columns(known.classes)
     ]
+
+
+def pin_run_views(
+    objects: StoreObjects,
+    options: ViewsOptions,
+    tasks: Tasks,
+    segments: Sequence[SegmentManifest],
+    source: TransferSet,
+) -> None:
+    """Pin those of a run's views that are not pinned yet, by a few rows of the first segment.
+
+    Raises:
+        SoftcaskError: As `softcask.pipeline.views.pinned.pin_views`.
+    """
+    first = min(segments, key=lambda segment: segment.first)
+    rows = SegmentRows.of(read_rows(objects, first))
+    pin_views(
+        objects,
+        options,
+        tasks.views,
+        first.segment,
+        rows,
+        lambda positions_B: source.read(first.first + positions_B).inputs_B,
+    )
 
 
 def teacher_manifest(config: RunConfig, teacher: TeacherOptions, settled: Settled) -> TeacherManifest:

@@ -22,6 +22,7 @@ from softcask.pipeline.store.care.verify import VerifyReport, verify
 from softcask.pipeline.store.catalog import generation_numbers, newest_generation, read_contents
 from softcask.pipeline.store.receipts import committed_codes
 from softcask.pipeline.store.writing.sealing import seal
+from softcask.pipeline.views.options import planned_views
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import CorruptObject, SoftcaskError, StoreError
 from softcask.storage_schemas.manifest import Generation
@@ -30,6 +31,7 @@ _ROUNDS = 4
 """What is mended may show what it hid: rows their units, a manifest its arrays."""
 
 _GROUND = (keys.ROOT, "/segment.json", "/teacher.json", "/probe.parquet", "/zarr.json", ".npy")
+"""How keys end of what units are judged by; what views are pinned to is ground, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,13 +159,16 @@ def _look(config: RunConfig, objects: StoreObjects, watch: Watch) -> tuple[Verif
     report = verify(objects.uri, progress=watch.verify)
     names = frozenset(teacher.name for teacher in config.teachers)
     candidates = Candidates(config, objects)
-    return report, diagnose(objects, report.problems, candidates.of, labellers=names)
+    views = frozenset(planned_views(config.views))
+    return report, diagnose(objects, report.problems, candidates.of, labellers=names, views=views)
 
 
 def _blocking(diagnosis: Diagnosis) -> bool:
     """Whether something is lost on which everything else rests; nothing is changed before it is back."""
     return any(
-        each.problem.key.endswith(_GROUND) or each.problem.kind == "unread"
+        each.problem.key.endswith(_GROUND)
+        or keys.view_number(each.problem.key) is not None
+        or each.problem.kind == "unread"
         for each in diagnosis.remedies
         if each.action == "none"
     )
@@ -175,7 +180,8 @@ def _unlabelled(config: RunConfig, objects: StoreObjects) -> list[Unit]:
     contents = read_contents(objects, newest.dropped if newest else None)
     names = [teacher.name for teacher in config.teachers if teacher.name in contents.teachers]
     committed = {name: committed_codes(objects, name) for name in names}
-    tasks = plan_tasks(contents.segments, {name: [name] for name in names}, committed)
+    groups, views = {name: [name] for name in names}, planned_views(config.views)
+    tasks = plan_tasks(contents.segments, groups, committed, views=views)
     return [(task.group, task.unit) for task in tasks]
 
 

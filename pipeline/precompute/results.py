@@ -68,6 +68,7 @@ class Summary:
         store: URI of the store.
         generation: Sealed generation that holds everything.
         rows: Readable rows of the transfer set.
+        views: Numbers of the views that were to be labelled; 0 is the rows as they are.
         quarantined: Rows that could not be read.
         quarantine_tables: Keys of the tables that tell why, where there are such rows.
         unit_rows: Rows a unit.
@@ -82,6 +83,7 @@ class Summary:
     store: str
     generation: int
     rows: int
+    views: tuple[int, ...]
     quarantined: int
     quarantine_tables: tuple[str, ...]
     unit_rows: int
@@ -131,6 +133,7 @@ class Plan:
     Attributes:
         store: URI of the store.
         rows: Rows of the transfer set.
+        views: Numbers of the views that are to be labelled; 0 is the rows as they are.
         unit_rows: Rows a unit.
         teachers: By name.
         free_bytes: Free space where the store lies; None where that cannot be told.
@@ -138,6 +141,7 @@ class Plan:
 
     store: str
     rows: int
+    views: tuple[int, ...]
     unit_rows: int
     teachers: dict[str, TeacherPlan]
     free_bytes: int | None

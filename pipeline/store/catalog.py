@@ -7,7 +7,7 @@ inherits, and what was dropped. The pointer is a hint; a reader looks for later 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import pyarrow as pa
@@ -24,8 +24,9 @@ from softcask.storage_schemas.manifest import (
     TeacherManifest,
 )
 from softcask.storage_schemas.unit_codes import UnitCodes, first_code, indexes_in
+from softcask.storage_schemas.views import ViewManifest
 
-Manifest = TypeVar("Manifest", SegmentManifest, TeacherManifest)
+Manifest = TypeVar("Manifest", SegmentManifest, TeacherManifest, ViewManifest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,25 +36,32 @@ class Contents:
     Attributes:
         segments: In order.
         teachers: By name.
+        views: By number, from 1 on; view 0 needs no document.
     """
 
     segments: tuple[SegmentManifest, ...]
     teachers: Mapping[str, TeacherManifest]
+    views: Mapping[int, ViewManifest] = field(default_factory=dict)
 
-    @property
-    def planned_units(self) -> int:
-        """Units that a teacher has over all segments."""
-        return sum(segment.units for segment in self.segments)
+    def views_of(self, teacher: str) -> tuple[int, ...]:
+        """Numbers of the views that a teacher is to have: all, but only 0 of what is imported."""
+        return (0,) if self.teachers[teacher].kind == "imported" else (0, *self.views)
+
+    def planned_units(self, teacher: str) -> int:
+        """Units that a teacher is to have, over all segments and views."""
+        return len(self.views_of(teacher)) * sum(segment.units for segment in self.segments)
 
     @property
     def segment_numbers(self) -> list[int]:
         """Numbers of its segments."""
         return [keys.segment_number(segment.segment) for segment in self.segments]
 
-    def planned_among(self, codes: UnitCodes) -> int:
-        """How many of these units are among those that every teacher is to have."""
+    def planned_among(self, codes: UnitCodes, teacher: str) -> int:
+        """How many of these units are among those that a teacher is to have."""
         return sum(
-            len(indexes_in(codes, first_code(segment.segment, 0), segment.units)) for segment in self.segments
+            len(indexes_in(codes, first_code(segment.segment, view), segment.units))
+            for segment in self.segments
+            for view in self.views_of(teacher)
         )
 
     def without(self, dropped: Dropped) -> Contents:
@@ -61,6 +69,7 @@ class Contents:
         return Contents(
             segments=tuple(each for each in self.segments if each.segment not in dropped.segments),
             teachers={name: each for name, each in self.teachers.items() if name not in dropped.teachers},
+            views=self.views,
         )
 
 
@@ -84,7 +93,23 @@ def read_contents(objects: StoreObjects, dropped: Dropped | None = None) -> Cont
         if name not in dropped.teachers
         and (data := objects.read_if_present(key := keys.teacher_manifest(name))) is not None
     ]
-    return Contents(segments=tuple(segments), teachers={teacher.name: teacher for teacher in teachers})
+    return Contents(
+        segments=tuple(segments),
+        teachers={teacher.name: teacher for teacher in teachers},
+        views=standing_views(objects),
+    )
+
+
+def standing_views(objects: StoreObjects) -> dict[int, ViewManifest]:
+    """List and read what the views of a store are pinned to, by number.
+
+    Raises:
+        CorruptObject: A document is damaged.
+    """
+    names = [f"{keys.VIEWS}/{name}" for name in objects.names(keys.VIEWS)]
+    found = ((key, objects.read_if_present(key)) for key in names if keys.view_number(key))
+    views = [in_place(key, ViewManifest.from_bytes(data, key)) for key, data in found if data is not None]
+    return {each.view: each for each in views}
 
 
 def in_place(key: str, manifest: Manifest) -> Manifest:
@@ -95,6 +120,8 @@ def in_place(key: str, manifest: Manifest) -> Manifest:
     """
     if isinstance(manifest, SegmentManifest):
         expected = keys.segment_manifest(manifest.segment)
+    elif isinstance(manifest, ViewManifest):
+        expected = keys.view_manifest(manifest.view)
     else:
         expected = keys.teacher_manifest(manifest.name)
     if key != expected:

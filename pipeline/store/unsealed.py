@@ -118,7 +118,7 @@ def collect(
     receipts: list[CommitTable] = []
     for name, teacher in contents.teachers.items():
         known = np.union1d(_of(sealed, name), found.units[name])
-        if contents.planned_among(known) < contents.planned_units:
+        if contents.planned_among(known, name) < contents.planned_units(name):
             lacking = np.setdiff1d(committed_codes(objects, name), known)
             receipts += _from_receipts(objects, teacher, lacking[_are_of(lacking, contents)])
     if not receipts:

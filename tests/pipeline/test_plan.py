@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -30,25 +31,28 @@ def segment(number: int, rows: int, unit_rows: int) -> SegmentManifest:
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> tuple[list[SegmentManifest], dict[str, list[str]], dict[str, set[str]], int]:
-    """Segments, teachers in groups, some units committed (and names of units that are none), a view."""
+def plans(
+    draw: st.DrawFn,
+) -> tuple[list[SegmentManifest], dict[str, list[str]], dict[str, set[str]], list[int]]:
+    """Segments, teachers in groups, some units committed (and names of units that are none), views."""
     sizes = draw(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 12)), max_size=3))
     segments = [segment(number, *size) for number, size in enumerate(sizes)]
-    view = draw(st.integers(0, 3))
+    views = draw(st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True))
     groups: dict[str, list[str]] = {}
     for name in TEACHERS[: draw(st.integers(0, 4))]:
         groups.setdefault(draw(st.sampled_from(["x", "y"])), []).append(name)
     units = [
         f"s{number:04d}-v{view:04d}-{index:08d}"
+        for view in views
         for number, (rows, unit_rows) in enumerate(sizes)
         for index in range(-(-rows // unit_rows) + 1)
     ]
-    others = [f"s0000-v{view + 1:04d}-00000000", "s0009-v0000-00000000"]
+    others = [f"s0000-v{max(views) + 1:04d}-00000000", "s0009-v0000-00000000"]
     committed = {
         name: set(draw(st.lists(st.sampled_from([*units, *others]), max_size=8)))
         for name in draw(st.lists(st.sampled_from(TEACHERS), unique=True))
     }
-    return segments, groups, committed, view
+    return segments, groups, committed, views
 
 
 Groups = Mapping[str, Sequence[str]]
@@ -56,17 +60,19 @@ Committed = Mapping[str, set[str]]
 
 
 def plan_tasks(
-    segments: list[SegmentManifest], groups: Groups, committed: Committed, *, view: int = 0
+    segments: list[SegmentManifest], groups: Groups, committed: Committed, *, views: Sequence[int] = (0,)
 ) -> Tasks:
-    return lazily_planned(segments, groups, {n: codes_of(sorted(c)) for n, c in committed.items()}, view=view)
+    return lazily_planned(
+        segments, groups, {n: codes_of(sorted(c)) for n, c in committed.items()}, views=views
+    )
 
 
 def listed(
-    segments: list[SegmentManifest], groups: Groups, committed: Committed, *, view: int = 0
+    segments: list[SegmentManifest], groups: Groups, committed: Committed, *, views: Sequence[int] = (0,)
 ) -> list[Task]:
-    """The plan by its plain words: every unit, every group, whoever has not committed it."""
+    """The plan by its plain words: every view, unit and group, whoever has not committed it."""
     tasks = []
-    for part in segments:
+    for view, part in product(views, segments):
         for index in range(-(-part.rows // part.unit_rows)):
             unit = f"{part.segment}-v{view:04d}-{index:08d}"
             for group, teachers in groups.items():
@@ -88,10 +94,10 @@ def listed(
 
 @given(plan=plans(), slices=st.slices(12))
 def test_a_lazy_plan_is_the_list_that_it_stands_for(
-    plan: tuple[list[SegmentManifest], dict[str, list[str]], dict[str, set[str]], int], slices: slice
+    plan: tuple[list[SegmentManifest], dict[str, list[str]], dict[str, set[str]], list[int]], slices: slice
 ) -> None:
-    segments, groups, committed, view = plan
-    expected, tasks = listed(*plan[:3], view=view), plan_tasks(segments, groups, committed, view=view)
+    segments, groups, committed, views = plan
+    expected, tasks = listed(*plan[:3], views=views), plan_tasks(segments, groups, committed, views=views)
     assert list(tasks) == expected
     assert len(tasks) == len(expected)
     assert [tasks[place] for place in range(-len(expected), 0)] == expected
@@ -99,6 +105,7 @@ def test_a_lazy_plan_is_the_list_that_it_stands_for(
     for place in (len(expected), -len(expected) - 1):
         with pytest.raises(IndexError):
             tasks[place]
+    assert tasks.views == {task.view for task in expected}
     assert tasks.teachers == {name for task in expected for name in task.teachers}
     assert tasks.logit_rows == sum(task.rows * len(task.teachers) for task in expected)
     for name in TEACHERS:
@@ -116,10 +123,10 @@ def test_a_plan_of_a_million_units_holds_no_task() -> None:
     assert tasks.logit_rows == 2 * (8 * 10**6 - 3) - 8
 
 
-def covered(tasks: Sequence[Task]) -> Counter[tuple[str, str, int]]:
-    """How often each (teacher, segment, row) is to be done."""
+def covered(tasks: Sequence[Task]) -> Counter[tuple[str, int, str, int]]:
+    """How often each (teacher, view, segment, row) is to be done."""
     return Counter(
-        (teacher, task.segment, row)
+        (teacher, task.view, task.segment, row)
         for task in tasks
         for teacher in task.teachers
         for row in range(task.start, task.stop)
@@ -128,37 +135,38 @@ def covered(tasks: Sequence[Task]) -> Counter[tuple[str, str, int]]:
 
 @given(plan=plans())
 def test_tasks_and_committed_units_cover_every_row_of_every_teacher_exactly_once(
-    plan: tuple[list[SegmentManifest], dict[str, list[str]], dict[str, set[str]], int],
+    plan: tuple[list[SegmentManifest], dict[str, list[str]], dict[str, set[str]], list[int]],
 ) -> None:
-    segments, groups, committed, view = plan
+    segments, groups, committed, views = plan
     expected = {
-        (teacher, part.segment, row)
+        (teacher, view, part.segment, row)
         for members in groups.values()
         for teacher in members
+        for view in views
         for part in segments
         for row in range(part.rows)
         if f"{part.segment}-v{view:04d}-{row // part.unit_rows:08d}" not in committed.get(teacher, set())
     }
-    tasks = plan_tasks(segments, groups, committed, view=view)
+    tasks = plan_tasks(segments, groups, committed, views=views)
     counts = covered(tasks)
     assert counts.keys() == expected
     assert set(counts.values()) <= {1}
     for task in tasks:
         assert set(task.teachers) <= set(groups[task.group])
-        assert task.unit == f"{task.segment}-v{view:04d}-{task.index:08d}"
+        assert task.unit == f"{task.segment}-v{task.view:04d}-{task.index:08d}"
         assert task.rows == task.stop - task.start > 0
 
 
 @given(plan=plans())
 def test_a_unit_is_the_same_whatever_else_is_planned_and_whoever_runs_with_it(
-    plan: tuple[list[SegmentManifest], dict[str, list[str]], dict[str, set[str]], int],
+    plan: tuple[list[SegmentManifest], dict[str, list[str]], dict[str, set[str]], list[int]],
 ) -> None:
-    segments, groups, committed, view = plan
-    together = plan_tasks(segments, groups, committed, view=view)
+    segments, groups, committed, views = plan
+    together = plan_tasks(segments, groups, committed, views=views)
     alone = [
         task
         for teacher in sorted(name for members in groups.values() for name in members)
-        for task in plan_tasks(segments, {"own": [teacher]}, committed, view=view)
+        for task in plan_tasks(segments, {"own": [teacher]}, committed, views=views)
     ]
 
     def units(tasks: Sequence[Task]) -> set[tuple[str, str, int, int]]:
@@ -169,13 +177,13 @@ def test_a_unit_is_the_same_whatever_else_is_planned_and_whoever_runs_with_it(
 
 @given(plan=plans())
 def test_nothing_is_left_to_do_when_all_that_was_planned_is_committed(
-    plan: tuple[list[SegmentManifest], dict[str, list[str]], dict[str, set[str]], int],
+    plan: tuple[list[SegmentManifest], dict[str, list[str]], dict[str, set[str]], list[int]],
 ) -> None:
-    segments, groups, committed, view = plan
-    for task in plan_tasks(segments, groups, committed, view=view):
+    segments, groups, committed, views = plan
+    for task in plan_tasks(segments, groups, committed, views=views):
         for teacher in task.teachers:
             committed.setdefault(teacher, set()).add(task.unit)
-    assert not plan_tasks(segments, groups, committed, view=view)
+    assert not plan_tasks(segments, groups, committed, views=views)
 
 
 def test_rows_are_read_once_for_teachers_that_live_together_and_in_their_order() -> None:

@@ -58,12 +58,18 @@ class Diagnosis:
         rebuild: Whether the newest generation is broken, so that the catalog is made from the receipts.
         broken: The newest of the broken generations; 0 where none is.
         labellers: Teachers that can label again; units of others are left as they are.
+        views: In which views they can.
     """
 
     remedies: tuple[Remedy, ...]
     rebuild: bool
     broken: int
     labellers: frozenset[str]
+    views: frozenset[int] = frozenset({0})
+
+    def can_label(self, unit: Unit) -> bool:
+        """Whether a unit (teacher, unit) can be labelled again."""
+        return unit[0] in self.labellers and keys.parse_unit(unit[1])[1] in self.views
 
     def units(self, *actions: Action) -> list[Unit]:
         """Units with such a remedy, each once, in order."""
@@ -86,6 +92,7 @@ def diagnose(
     candidates: Candidates,
     *,
     labellers: frozenset[str] = frozenset(),
+    views: frozenset[int] = frozenset({0}),
 ) -> Diagnosis:
     """Find a remedy for each problem.
 
@@ -95,18 +102,20 @@ def diagnose(
         candidates: What an object must have held that follows from a run's file and its rows, or None; it is
             taken if it is what was sealed.
         labellers: Teachers that can label again.
+        views: In which views.
     """
     found = {problem.key: problem for problem in problems}
     generations = _readable(objects, generation_numbers(objects))
     broken = {number for number, each in generations.items() if _names_any(each, found)}
     broken |= {int(key.split("/")[1]) for key in found if key.endswith("/generation.json")}
     newest = max([*generations, *broken], default=0)
-    ward = _Ward(objects, found, candidates, generations, labellers)
+    ward = _Ward(objects, found, candidates, generations, labellers, views)
     return Diagnosis(
         remedies=tuple(ward.remedy(problem) for problem in found.values()),
         rebuild=newest in broken,
         broken=max(broken, default=0),
         labellers=labellers,
+        views=views,
     )
 
 
@@ -120,9 +129,10 @@ class _Ward:
         candidates: Candidates,
         generations: Mapping[int, Generation],
         labellers: frozenset[str],
+        views: frozenset[int],
     ) -> None:
         self._objects, self._problems, self._candidates = objects, problems, candidates
-        self._labellers = labellers
+        self._labellers, self._views = labellers, views
         last = generations[max(generations)] if generations else None
         self._sealed = {record.key: record for record in last.manifests} if last else {}
         self._foreign = ForeignArrays(objects, self._sealed.values())
@@ -139,7 +149,7 @@ class _Ward:
                 return Remedy(problem=problem, action="seal")
             case ["runs", *_]:
                 return Remedy(problem=problem, action="aside")
-            case ["softcask.json"] | ["transfer_set", _, "segment.json" | "rows.parquet"]:
+            case ["softcask.json"] | ["transfer_set", _, "segment.json" | "rows.parquet"] | ["views", _]:
                 return self._restored(problem, self._candidates(problem.key))
             case ["teachers", _, "teacher.json" | "probe.parquet"] | ["teachers", _, "codec", _]:
                 return self._restored(problem, self._candidates(problem.key))
@@ -186,6 +196,8 @@ class _Ward:
         action = self._action(teacher, unit[1], logits, stats)
         if action == "label" and teacher.name not in self._labellers:
             return _none(problem, f"teacher {teacher.name!r} must label it again, and this run has none such")
+        if action == "label" and view not in self._views:
+            return _none(problem, f"view {view} must be labelled again, and this run's [views] has none such")
         return Remedy(problem=problem, action=action, unit=unit)
 
     def _action(self, teacher: TeacherManifest, unit: str, logits: set[str], stats: str) -> Action:
@@ -225,7 +237,7 @@ class _Ward:
         name, segment_name = keys.owner(key)
         segments = {segment.segment: segment for segment in self._contents.segments}
         unit = unit_of(key)
-        view = keys.parse_unit(unit[1])[1] if unit else view_of(key)
+        view = keys.parse_unit(unit[1])[1] if unit else keys.view_of(key)
         teacher = self._contents.teachers.get(name) if name else None
         return teacher, segments.get(segment_name) if segment_name else None, view
 
@@ -240,13 +252,6 @@ def unit_of(key: str) -> Unit | None:
             name = f"{segment}-{view}-{text:0>8}"
             return (teacher, name) if keys.is_unit(name) else None
     return None
-
-
-def view_of(key: str) -> int:
-    """Number of the view that an object below `logits/` or `stats/` is of; 0 where that cannot be told."""
-    parts = key.split("/")
-    digits = parts[4].removeprefix("v") if len(parts) > 4 else ""
-    return int(digits) if len(digits) == 4 and digits.isascii() and digits.isdigit() else 0
 
 
 def _none(problem: Problem, advice: str) -> Remedy:

@@ -15,6 +15,7 @@ from softcask.storage_schemas.codecs.base import check_claim
 from softcask.storage_schemas.codecs.fidelity import divergence
 from softcask.storage_schemas.fingerprint import canonical
 from softcask.storage_schemas.manifest import TeacherManifest
+from softcask.storage_schemas.views import ViewManifest
 
 _BLOCK_VALUES = 1 << 22
 
@@ -105,6 +106,7 @@ class StoreDifferences:
     Attributes:
         classes: Classes by place.
         segments: Segments, field by field.
+        views: What their views are pinned to, field by field.
         rows: Their rows.
         teachers_a: Teachers of the first alone.
         teachers_b: Teachers of the second alone.
@@ -113,6 +115,7 @@ class StoreDifferences:
 
     classes: tuple[Difference, ...]
     segments: tuple[Difference, ...]
+    views: tuple[Difference, ...]
     rows: RowDifferences
     teachers_a: tuple[str, ...]
     teachers_b: tuple[str, ...]
@@ -125,6 +128,7 @@ class StoreDifferences:
         return not (
             self.classes
             or self.segments
+            or self.views
             or self.teachers_a
             or self.teachers_b
             or rows.only_a + rows.only_b + rows.other_content + rows.other_label
@@ -162,6 +166,7 @@ def diff_stores(
             {str(n): name for n, name in enumerate(b.class_names)},
         ),
         segments=_differences(_segments(a), _segments(b)),
+        views=_differences(_views(a), _views(b)),
         rows=_row_differences(a, b, rows_a, rows_b),
         teachers_a=tuple(sorted(set(a.teachers) - set(b.teachers))),
         teachers_b=tuple(sorted(set(b.teachers) - set(a.teachers))),
@@ -297,6 +302,14 @@ def _segments(store: Store) -> dict[str, dict[str, Any]]:
         }
         for segment in store.segments
     }
+
+
+def _views(store: Store) -> dict[str, Any]:
+    return {str(number): view.pinned() | {"probe": _contents(view)} for number, view in store.views.items()}
+
+
+def _contents(view: ViewManifest) -> dict[str, str]:
+    return {probe.sample_id: probe.content for probe in view.probe}
 
 
 def _common_rows(a: Store, b: Store) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -85,7 +85,7 @@ def mend(
             progress(done, len(work))
     if diagnosis.waiting:
         return Mended(restored=tuple(restored), aside=tuple(aside), uncommitted=(), generation=None)
-    failed = {unit for unit in failed if unit[0] in diagnosis.labellers}
+    failed = set(filter(diagnosis.can_label, failed))
     for teacher, unit in sorted(failed):
         objects.remove(keys.commit(teacher, unit))
     number = _seal(objects, diagnosis, failed | changed, aside)

@@ -17,6 +17,7 @@ class PlannedKeys:
         """Of these teachers and segments, in every view."""
         self._teachers = contents.teachers
         self._segments = {segment.segment: segment for segment in contents.segments}
+        self._views = contents.views
 
     def __contains__(self, key: str) -> bool:
         """Whether a planned unit, its teacher or its segment has an object of this key."""
@@ -37,6 +38,7 @@ class PlannedKeys:
         found: set[str] = set()
         for segment in self._segments:
             found |= {keys.segment_manifest(segment), keys.segment_rows(segment), keys.source_facts(segment)}
+        found |= {keys.view_manifest(view) for view in self._views}
         for name, teacher in self._teachers.items():
             found |= {keys.teacher_manifest(name), keys.probe(name)}
             found |= {record.key for record in teacher.codec.arrays.values()}

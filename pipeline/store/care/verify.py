@@ -48,6 +48,7 @@ from softcask.storage_schemas.manifest import (
     UnitCommit,
 )
 from softcask.storage_schemas.runs import RunClaim, RunProgress, RunRecord
+from softcask.storage_schemas.views import ViewManifest
 
 _THREADS = 8
 _NAME = keys.NAME_PATTERN.strip("^$")
@@ -57,6 +58,7 @@ _RECEIPT = re.compile(rf"teachers/({_NAME})/commits/([^/]+)\.json")
 _RUN = re.compile(rf"runs/({_NAME})/run\.json")
 _PROGRESS = re.compile(rf"runs/({_NAME})/progress\.json")
 _CLAIM = re.compile(r"runs/claims/([0-9]{8})\.json")
+_VIEW = re.compile(r"views/v([0-9]{4})\.json")
 _SOURCE = re.compile(rf"runs/sources/({_NAME})\.json")
 _GENERATION = re.compile(r"catalog/([0-9]{8})/generation\.json")
 
@@ -160,6 +162,8 @@ class _Walk:
             self._named(key, self._document(RunClaim, key), "number", int(number))
         for key, (name,) in self._matching(_SOURCE):
             self._named(key, self._document(SourceFacts, key), "segment", name)
+        for key, (number,) in self._matching(_VIEW):
+            self._named(key, self._document(ViewManifest, key), "view", int(number))
         for key, (name,) in self._matching(_SEGMENT):
             self._guarded(key, self._segment, key, name)
         for name in sorted({name for _, (name, *_) in self._matching(_TEACHER)}):
@@ -322,6 +326,8 @@ class _Walk:
         if teacher is None or segment is None:
             return
         check_receipt(commit, teacher, segment, key)
+        if view and (document := keys.view_manifest(view)) not in self._present:
+            self._document(ViewManifest, document)
         self._claim_metadata(teacher, segment, view, required=True)
         rows = self._readable.get(segment_name)
         part = rows.slice(commit.start, commit.stop - commit.start) if rows is not None else None

@@ -46,6 +46,7 @@ from softcask.storage_schemas.manifest import (
     SegmentManifest,
     TeacherManifest,
 )
+from softcask.storage_schemas.views import ViewManifest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +70,7 @@ class Store:
         class_names: Names of the classes, in the order of the logits.
         segments: Manifests of its segments, in order.
         teachers: Manifests of its teachers, by name.
+        views: What its views are pinned to, by number from 1 on; view 0 is the rows as they are.
         generation: Number of the sealed generation that is read; 0 where nothing is sealed.
         commits: The commits that it reads, with the schema `tables.COMMITS`.
     """
@@ -102,6 +104,8 @@ class Store:
         self.generation = sealed.generation if sealed else 0
         self.segments = contents.segments
         self.teachers: Mapping[str, TeacherManifest] = contents.teachers
+        self.views: Mapping[int, ViewManifest] = contents.views
+        self._contents = contents
         self.commits = catalog.read_commits(self.objects, sealed) if sealed else tables.COMMITS.empty_table()
         if allow_partial:
             unsealed = read_unsealed(self.objects, contents, self.commits)
@@ -164,6 +168,44 @@ class Store:
             known = ", ".join(sorted(self.teachers)) or "none"
             raise StoreError(f"{self.uri} has no teacher {name!r}; it has: {known}")
         return self.teachers[name]
+
+    def view(self, number: int) -> ViewManifest:
+        """What a view is pinned to.
+
+        Raises:
+            StoreError: No such view, or 0, which is none; the message lists the known ones.
+        """
+        if number not in self.views:
+            known = ", ".join(map(str, self.views)) or "none"
+            raise StoreError(
+                f"{self.uri} has no view {number} of its rows; beside the rows themselves (0): {known}"
+            )
+        return self.views[number]
+
+    def planned_units(self, teacher: str) -> int:
+        """Units that a teacher is to have, over all segments and views.
+
+        Raises:
+            StoreError: No such teacher.
+        """
+        return self._contents.planned_units(self.teacher(teacher).name)
+
+    def segment_table(self, number: int) -> pa.Table:
+        """The rows of a segment as they were indexed, with the schema `tables.ROWS`: dropped ones among them.
+
+        Raises:
+            CorruptObject: It is damaged.
+        """
+        return read_rows(self.objects, self.segments[number])
+
+    def complete_views(self, teachers: Sequence[str]) -> tuple[int, ...]:
+        """Numbers of the views, 0 among them, in which all of these teachers have labelled all rows."""
+        numbers = (0, *sorted(self.views))
+        return tuple(
+            view
+            for view in numbers
+            if not any(self.missing_units(teacher, view=view) for teacher in teachers)
+        )
 
     def codec(self, teacher: str) -> Codec:
         """The codec of one teacher, with the arrays that it keeps once.
@@ -479,6 +521,7 @@ def _read_root(objects: StoreObjects) -> RootManifest:
 def _sealed(objects: StoreObjects, generation: Generation | None) -> catalog.Contents:
     segments: list[SegmentManifest] = []
     teachers: dict[str, TeacherManifest] = {}
+    views: dict[int, ViewManifest] = {}
     for record in generation.manifests if generation else ():
         if record.key.endswith("/segment.json"):
             segment = SegmentManifest.from_bytes(objects.read_recorded(record), record.key)
@@ -486,4 +529,7 @@ def _sealed(objects: StoreObjects, generation: Generation | None) -> catalog.Con
         elif record.key.endswith("/teacher.json"):
             teacher = TeacherManifest.from_bytes(objects.read_recorded(record), record.key)
             teachers[teacher.name] = catalog.in_place(record.key, teacher)
-    return catalog.Contents(segments=tuple(segments), teachers=teachers)
+        elif keys.view_number(record.key):
+            view = ViewManifest.from_bytes(objects.read_recorded(record), record.key)
+            views[view.view] = catalog.in_place(record.key, view)
+    return catalog.Contents(segments=tuple(segments), teachers=teachers, views=views)

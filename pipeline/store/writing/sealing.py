@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 
 from softcask.pipeline.store.access.objects import StoreObjects
@@ -30,6 +32,9 @@ from softcask.pipeline.store.writing.compacting import TABLE_UNITS, first_to_mer
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import CorruptObject, SoftcaskError, StoreError
 from softcask.storage_schemas.manifest import Dropped, Generation, ObjectRecord, Pointer, TeacherTotals
+from softcask.storage_schemas.unit_codes import views_of
+
+_READERS = 16
 
 
 @dataclass(slots=True)
@@ -144,7 +149,7 @@ def reseal(
         commits = collect(objects, contents, at_hand, stale=as_units(stale))
         manifests = _manifest_records(objects, contents, [commits])
         if base is not None:
-            _refuse_changed(objects, _still(base.manifests, dropped, _committed([commits])), manifests)
+            _refuse_changed(objects, _still(base.manifests, dropped, [commits]), manifests)
         generation = Generation(
             generation=number,
             tables=_publish_all(objects, number, commits.tables(TABLE_UNITS)),
@@ -213,14 +218,17 @@ def _newest_whole(objects: StoreObjects) -> tuple[Generation | None, int]:
 
 
 def _still(
-    records: Iterable[ObjectRecord], dropped: Dropped, committed: Container[str]
+    records: Iterable[ObjectRecord], dropped: Dropped, commits: Sequence[Commits]
 ) -> list[ObjectRecord]:
     """Records that a new generation must hold, too."""
+    committed, views = _committed(commits), _committed_views(commits)
     owners = ((record, keys.owner(record.key)) for record in records)
     return [
         record
         for record, (teacher, segment) in owners
-        if segment not in dropped.segments and (teacher is None or teacher in committed)
+        if segment not in dropped.segments
+        and (teacher is None or teacher in committed)
+        and keys.view_of(record.key) in views
     ]
 
 
@@ -262,21 +270,37 @@ def _committed(commits: Iterable[Commits]) -> set[str]:
     return {name for each in commits for name, codes in each.units.items() if len(codes)}
 
 
+def _committed_views(commits: Iterable[Commits]) -> list[int]:
+    """Numbers of the views of which some unit is committed, and 0."""
+    codes = [codes for each in commits for codes in each.units.values()]
+    return sorted({0}.union(*(np.unique(views_of(each)).tolist() for each in codes)))
+
+
 def _manifest_records(
-    objects: StoreObjects, contents: Contents, commits: Iterable[Commits]
+    objects: StoreObjects, contents: Contents, commits: Sequence[Commits]
 ) -> tuple[ObjectRecord, ...]:
     """Records of all manifests that will not change any more."""
-    named, committed = [keys.ROOT], _committed(commits)
+    named, committed, views = [keys.ROOT], _committed(commits), _committed_views(commits)
     named += [keys.segment_manifest(segment.segment) for segment in contents.segments]
+    named += [keys.view_manifest(view) for view in views if view]
     for name, teacher in sorted(contents.teachers.items()):
         if name not in committed:
             continue  # its name may still be pinned anew, and this generation must outlast that
         named += [keys.teacher_manifest(teacher.name), keys.probe(teacher.name)]
-        named += [key for segment in contents.segments for key in zarr_metadata(teacher, segment, 0)]
-    found = [(key, objects.read_if_present(key)) for key in named]
-    return tuple(ObjectRecord.of(key, data) for key, data in found if data is not None)
+        named += [
+            key
+            for segment in contents.segments
+            for view in views
+            for key in zarr_metadata(teacher, segment, view)
+        ]
+    with ThreadPoolExecutor(_READERS) as pool:  # some for each view, of which there may be hundreds
+        found = list(pool.map(objects.read_if_present, named))
+    return tuple(
+        ObjectRecord.of(key, data) for key, data in zip(named, found, strict=True) if data is not None
+    )
 
 
 def _totals(contents: Contents, commits: Sequence[Commits]) -> dict[str, TeacherTotals]:
-    planned = contents.planned_units
-    return {name: totals_of(commits, name, planned) for name in sorted(contents.teachers)}
+    return {
+        name: totals_of(commits, name, contents.planned_units(name)) for name in sorted(contents.teachers)
+    }

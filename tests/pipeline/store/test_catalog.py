@@ -221,7 +221,9 @@ def test_contents_are_what_stands_whether_sealed_or_not(made: MadeStore) -> None
     contents = read_contents(made.objects)
     assert [segment.segment for segment in contents.segments] == ["s0000"]
     assert contents.teachers == made.teachers
-    assert contents.planned_units == 3
+    assert {name: contents.planned_units(name) for name in contents.teachers} == dict.fromkeys(
+        made.teachers, 3
+    )
 
 
 def test_a_store_of_nothing_but_its_root_can_be_sealed_and_opened(tmp_path: Path) -> None:
