@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup test fuzz check format demo paper bench bench-engine bench-scale bench-store chaos schema clean
+.PHONY: help setup test fuzz check format demo paper bench bench-engine bench-scale bench-store bench-student chaos schema clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -65,6 +65,9 @@ bench-store: $(READY)  ## reading beside other loaders, codecs beside others' at
 	$(BIN)/python benchmarks/store_reading.py --out benchmarks/results
 	$(BIN)/python benchmarks/codec_fidelity.py --out benchmarks/results
 	$(BIN)/python benchmarks/student_from_codec.py --windows 32 --out benchmarks/results
+
+bench-student: $(READY)  ## steps fed from a store beside tensors in memory and live teachers; the loader beside others
+	$(BIN)/python benchmarks/student_feeding.py --out benchmarks/results
 
 chaos: $(READY)  ## kill, stop and starve every part of a run at seeded times; compare what it stored; half an hour
 	$(BIN)/python benchmarks/chaos.py --out benchmarks/results/chaos.md $(ARGS)

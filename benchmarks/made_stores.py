@@ -44,6 +44,7 @@ def make_store(
     teachers: int,
     codec: CodecSpec,
     encoded: Callable[[int, int, int], Encoded],
+    table: pa.Table | None = None,
 ) -> str:
     """A sealed store, and its place.
 
@@ -55,6 +56,7 @@ def make_store(
         teachers: Teachers, `t0`, `t1`, ...
         codec: How they are kept.
         encoded: Columns of the rows from start to stop of teacher m, from (m, start, stop).
+        table: What is known of the rows, as of inputs that were indexed; None makes something up.
     """
     objects = StoreObjects.at(str(folder))
     prepare_root(objects, tuple(f"class {number}" for number in range(classes)))
@@ -65,7 +67,7 @@ def make_store(
         input_shape=(1,),
         input_dtype="uint8",
         unit_rows=unit_rows,
-        index=lambda: _rows(rows),
+        index=lambda: _rows(rows) if table is None else table,
         choose_unit_rows=lambda _: unit_rows,
     )
     for m in range(teachers):

@@ -11,97 +11,21 @@ mosaicml-streaming, webdataset and torch); what is not there is said to be missi
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import store_reading_parts as parts
 from measuring import Cost, command, in_rounds, machine, median, refuse_if_busy, scratch
+from rival_loaders import rivals
 from store_reading_parts import BATCH, Made
-
-RIVALS = "SOFTCASK_RIVALS_PYTHON"
-LOADERS = ("datasets", "datasets, arrow", "litdata", "mosaicml-streaming", "webdataset")
-
-
-class Report:
-    """Tables and goals, as Markdown."""
-
-    def __init__(self) -> None:
-        """Begin with what it was measured on."""
-        packages = ", ".join(
-            f"{name} {version(name)}" for name in ("numpy", "zarr", "tensorstore", "pyarrow")
-        )
-        self._lines = ["# Reading a store", "", f"`{command()}`", "", f"{machine()}; {packages}.", ""]
-
-    def table(self, title: str, costs: dict[str, Cost | str], reference: str) -> None:
-        """One table; each line's ratio is its CPU beside that of `reference`."""
-        base = costs[reference]
-        assert isinstance(base, Cost)
-        self._lines += [
-            f"## {title}",
-            "",
-            f"| | CPU us | wall us | CPU, {reference} = 1 |",
-            "| --- | ---: | ---: | ---: |",
-        ]
-        for name, cost in costs.items():
-            if isinstance(cost, str):
-                self._lines.append(f"| {name} | {cost} | | |")
-            else:
-                self._lines.append(
-                    f"| {name} | {cost.cpu:.2f} | {cost.wall:.2f} | {cost.cpu / base.cpu:.2f} |"
-                )
-        self._lines.append("")
-
-    def note(self, text: str) -> None:
-        """A paragraph."""
-        self._lines += [text, ""]
-
-    def goals(self, goals: list[tuple[str, float | None, float]]) -> None:
-        """What was wanted, from (text, what was found, the least that was wanted)."""
-        self._lines += ["## Goals", "", "| wanted | found | |", "| --- | ---: | --- |"]
-        for text, found, least in goals:
-            shown = "missing" if found is None else f"{found:.2f}"
-            verdict = "" if found is None else "met" if found >= least else "**missed**"
-            self._lines.append(f"| {text} | {shown} | {verdict} |")
-        self._lines.append("")
-
-    def text(self) -> str:
-        """All of it."""
-        return "\n".join(self._lines).rstrip() + "\n"
+from tables import Goal, Report
 
 
 def medians(works: dict[str, tuple[Callable[[], object], int]], rounds: int) -> dict[str, Cost | str]:
     """Median cost of each."""
     return {name: median(costs) for name, costs in in_rounds(works, rounds).items()}
-
-
-def rivals(folder: Path, made: Made, rounds: int) -> dict[str, tuple[Cost, Cost] | str]:
-    """Costs in order and shuffled of the loaders that run elsewhere, or why there are none."""
-    python = os.environ.get(RIVALS)
-    if not python:
-        return {name: f"missing ({RIVALS} is not set)" for name in LOADERS}
-    np.save(folder / "logits.npy", made.halves_MRC[:, : min(made.rows, 1 << 14)].transpose(1, 0, 2))
-    script = Path(__file__).with_name("store_reading_rivals.py")
-    found: dict[str, tuple[Cost, Cost] | str] = {}
-    for name in LOADERS:
-        line = [python, str(script), name, str(folder), str(rounds)]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=1800, check=False)
-        if done.returncode:
-            told = [line for line in done.stderr.splitlines() if "Error" in line] or ["no message"]
-            found[name] = f"missing ({told[-1][:80]})"
-            continue
-        measured = json.loads(done.stdout.strip().splitlines()[-1])
-        forwards, shuffled = (
-            median([Cost(cpu=cpu, wall=wall) for cpu, wall in measured[way]])
-            for way in ("forwards", "shuffled")
-        )
-        found[f"{name} {measured['version']}"] = forwards, shuffled
-    return found
 
 
 def ratio(costs: dict[str, Cost | str], of: str, to: str) -> float | None:
@@ -111,22 +35,25 @@ def ratio(costs: dict[str, Cost | str], of: str, to: str) -> float | None:
     return first.cpu / second.cpu if isinstance(first, Cost) and isinstance(second, Cost) else None
 
 
-def reading(report: Report, folder: Path, made: Made, rounds: int) -> list[tuple[str, float | None, float]]:
+def reading(report: Report, folder: Path, made: Made, rounds: int) -> list[Goal]:
     """Tables of dense reading, and what was wanted of them."""
-    others = rivals(folder, made, rounds)
+    logits_RMC = made.halves_MRC[:, : min(made.rows, 1 << 14)].transpose(1, 0, 2)
+    others = rivals(folder, logits_RMC, rounds)
 
     def beside(way: int) -> dict[str, Cost | str]:
         return {name: cost if isinstance(cost, str) else cost[way] for name, cost in others.items()}
 
     in_order = medians(parts.sequential(made), rounds) | beside(0)
-    report.table(f"In order, uncompressed, batches of {BATCH}: microseconds a row", in_order, "softcask")
+    report.costs(f"In order, uncompressed, batches of {BATCH}: microseconds a row", in_order, "softcask")
     mixed = medians(parts.shuffled(made), rounds) | beside(1)
-    report.table("Shuffled: microseconds a row", mixed, "softcask, pools of units")
+    report.costs("Shuffled: microseconds a row", mixed, "softcask, pools of units")
     drawn = medians(parts.random_batches(made), rounds)
-    report.table(f"Random batches of {BATCH} out of all rows: microseconds a row", drawn, "softcask")
+    report.costs(f"Random batches of {BATCH} out of all rows: microseconds a row", drawn, "softcask")
     packed = medians(parts.packed(made), rounds)
-    report.table(
-        "In order, blosc-zstd and CRC, every chunk unpacked anew: microseconds a row", packed, "softcask"
+    report.costs(
+        "In order, blosc-zstd and CRC, every chunk unpacked anew: microseconds a row",
+        packed,
+        "softcask",
     )
     memory, pools = "memcpy", "softcask, pools of units"
     shuffled_memory = {"memcpy": in_order["memcpy"], pools: mixed[pools]}
@@ -148,16 +75,14 @@ def reading(report: Report, folder: Path, made: Made, rounds: int) -> list[tuple
     ]
 
 
-def others(
-    report: Report, folder: Path, made: Made, rounds: int, units: int
-) -> list[tuple[str, float | None, float]]:
+def others(report: Report, folder: Path, made: Made, rounds: int, units: int) -> list[Goal]:
     """Writing, single rows, sequences, the catalog and memory, and what was wanted of them."""
     written = medians(parts.writing(folder / "written", made), rounds)
-    report.table("Writing with CRC: microseconds a row", written, "softcask")
+    report.costs("Writing with CRC: microseconds a row", written, "softcask")
     single = medians(parts.one_row(made), rounds)
-    report.table("One row, its chunk once verified: microseconds", single, "one row as stored")
+    report.costs("One row, its chunk once verified: microseconds", single, "one row as stored")
     tokens = medians(parts.sequences(folder / "sequences"), rounds)
-    report.table(
+    report.costs(
         "Sequences as `lowrank` stores them, in order, not densified: microseconds a token",
         tokens,
         "softcask",
@@ -197,7 +122,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.force:
         refuse_if_busy()
-    report, started = Report(), time.monotonic()
+    packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "zarr", "tensorstore", "pyarrow"))
+    report, started = (
+        Report("Reading a store", f"`{command()}`", f"{machine()}; {packages}."),
+        time.monotonic(),
+    )
     with scratch(arguments.scratch) as folder:
         made = parts.make(folder, arguments.rows)
         report.note(

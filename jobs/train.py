@@ -33,7 +33,7 @@ def train(
 ) -> None:
     """Train a student from stored soft targets; no teacher runs.
 
-    Goes on from the last epoch's checkpoint when run again.
+    Goes on from its last checkpoint when run again.
     """
     from softcask.pipeline.config.toml import parse_overrides
     from softcask.pipeline.student.config import load_student

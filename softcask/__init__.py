@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from softcask.pipeline import student
     from softcask.pipeline.precompute.config import load_run
     from softcask.pipeline.precompute.driver import precompute
     from softcask.pipeline.store.reading.reader import Store
@@ -28,6 +29,7 @@ __all__ = [
     "precompute",
     "load_student",
     "train_student",
+    "student",
     "SoftcaskError",
     "__version__",
 ]
@@ -40,6 +42,7 @@ _HOMES = {
     "precompute": "pipeline.precompute.driver:precompute",
     "load_student": "pipeline.student.config:load_student",
     "train_student": "pipeline.student.training:train_student",
+    "student": "pipeline.student:",
     "SoftcaskError": "storage_schemas.errors:SoftcaskError",
 }
 
@@ -54,7 +57,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     module, _, attribute = _HOMES[name].partition(":")
-    return getattr(import_module(f"{__name__}.{module}"), attribute)
+    home = import_module(f"{__name__}.{module}")
+    return getattr(home, attribute) if attribute else home
 
 
 def __dir__() -> list[str]:

@@ -1,22 +1,44 @@
-"""Training a student from a store: loader, losses, loop. No Ray, no teachers; torch once training starts."""
+"""Training a student from a store: loader, losses, loop. No Ray, no teachers; torch once training starts.
+
+For a training loop of one's own, `from softcask import student`, and then `student.loader(...)`.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softcask.pipeline.student.loader import SoftTargetLoader, StudentBatch
+    from softcask.pipeline.student.batch import StudentBatch
+    from softcask.pipeline.student.loading import StudentLoader, loader
+    from softcask.pipeline.student.parts import Part, part
     from softcask.pipeline.student.results import StudentProgress, StudentResult
+    from softcask.pipeline.student.selecting import Between, Selection
     from softcask.pipeline.student.training import train_student
 
-__all__ = ["SoftTargetLoader", "StudentBatch", "StudentProgress", "StudentResult", "train_student"]
+__all__ = [
+    "loader",
+    "StudentLoader",
+    "StudentBatch",
+    "part",
+    "Part",
+    "Selection",
+    "Between",
+    "train_student",
+    "StudentProgress",
+    "StudentResult",
+]
 
 _HOMES = {
-    "SoftTargetLoader": "loader",
-    "StudentBatch": "loader",
+    "loader": "loading",
+    "StudentLoader": "loading",
+    "StudentBatch": "batch",
+    "part": "parts",
+    "Part": "parts",
+    "Selection": "selecting",
+    "Between": "selecting",
+    "train_student": "training",
     "StudentProgress": "results",
     "StudentResult": "results",
-    "train_student": "training",
 }
 
 
@@ -26,3 +48,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

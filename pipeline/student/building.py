@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from softcask.pipeline.factories import add_to_path, call
 from softcask.pipeline.preprocessing import PreprocessingOptions, to_tensor
 from softcask.pipeline.store.reading.reader import Store, open_store
 from softcask.pipeline.student.evaluation import Evaluation
-from softcask.pipeline.student.loader import SoftTargetLoader
+from softcask.pipeline.student.loading import StudentLoader, loader
+from softcask.pipeline.student.parts import Part, part
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.storage_schemas.errors import StudentError, TransferSetError
@@ -30,7 +29,14 @@ _NOT_IDENTITY: dict[str, Any] = {
     "match": True,
     "output": True,
     "python_path": True,
-    "training": {"device", "num_threads", "evaluate_every_epoch"},
+    "training": {
+        "device",
+        "num_threads",
+        "num_workers",
+        "evaluate_every_epoch",
+        "checkpoint_every_seconds",
+        "checkpoint_every_steps",
+    },
 }
 
 
@@ -40,7 +46,8 @@ class StudentData:
 
     Attributes:
         store: Where they come from.
-        loader: Its batches.
+        rows: Its rows with their inputs.
+        loader: Batches of them.
         targets: Where soft targets come from.
         evaluation: Labelled test rows, if there are any.
         evaluation_facts: What the test set says of itself.
@@ -48,7 +55,8 @@ class StudentData:
     """
 
     store: Store
-    loader: SoftTargetLoader
+    rows: Part
+    loader: StudentLoader
     targets: SoftTargets
     evaluation: Evaluation | None
     evaluation_facts: dict[str, Any] | None
@@ -56,28 +64,29 @@ class StudentData:
 
 
 def open_data(config: StudentConfig) -> StudentData:
-    """Open store and transfer sets, and join them; raises as `SoftTargetLoader` and `Evaluation` do."""
+    """Open store and transfer sets, and join them; raises as `loader` and `Evaluation` do."""
     store = open_store(config.store, allow_partial=config.allow_partial)
     targets = config.targets.open(store)
     inputs = config.transfer_set.open()
-    loader = SoftTargetLoader(
-        inputs,
-        targets,
-        needs=config.loss.needs,
-        temperature=config.targets.temperature,
-        batch_size=config.training.batch_size,
-        seed=config.training.seed,
-        coverage=config.rows,
-        match=config.match,
-    )
+    rows = part(targets, inputs=inputs, coverage=config.rows, match=config.match, select=config.select)
     tests = config.evaluation.open() if config.evaluation is not None else None
     return StudentData(
         store=store,
-        loader=loader,
+        rows=rows,
+        loader=loader(
+            [rows],
+            needs=config.loss.needs,
+            temperature=config.targets.temperature,
+            batch_size=config.training.batch_size,
+            seed=config.training.seed,
+            rank=0,
+            world_size=1,
+            num_workers=config.training.num_workers,
+        ),
         targets=targets,
         evaluation=_evaluation(tests, inputs, len(store.class_names)) if tests is not None else None,
         evaluation_facts=canonical(tests.describe()) if tests is not None else None,
-        sample_B=to_tensor(inputs.read(loader.rows.positions_N[:2]).inputs_B),
+        sample_B=to_tensor(inputs.read(rows.rows.positions_N[:2]).inputs_B),
     )
 
 
@@ -92,16 +101,11 @@ def _evaluation(tests: TransferSet, inputs: TransferSet, num_classes: int) -> Ev
 
 def identity(config: StudentConfig, data: StudentData) -> dict[str, Any]:
     """What makes this training the one that it is; JSON-able, free of paths and devices."""
-    rows, store = data.loader.rows, data.targets.store
-    content = hashlib.sha256()
-    for name in store.rows.sample_ids[rows.rows_N].tolist():
-        content.update(name.encode() + b"\0")
-    content.update(store.rows.content_hashes[rows.rows_N].tobytes())
-    content.update(np.ascontiguousarray(rows.labels_N).tobytes())
+    excluded = _NOT_IDENTITY | ({"select": True} if config.select is None else {})
     return {
-        **canonical(config.model_dump(mode="json", exclude=_NOT_IDENTITY)),
-        "data": f"sha256:{content.hexdigest()}",
-        "teachers": {name: digest(store.teachers[name].pinned()) for name in data.targets.teachers},
+        **canonical(config.model_dump(mode="json", exclude=excluded)),
+        "data": data.rows.digest,
+        "teachers": {name: digest(data.store.teachers[name].pinned()) for name in data.targets.teachers},
     }
 
 

@@ -1,6 +1,6 @@
-"""A training as it stood after an epoch: one safetensors file, replaced in one step. No pickle.
+"""A training as it stood after a step: one safetensors file, replaced in one step. No pickle.
 
-One file, because parameters, optimiser and epoch must never come from different moments.
+One file, because parameters, optimiser, position and random state must never come from different moments.
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ from softcask.pipeline.student.options import Dtype
 from softcask.storage_schemas.errors import CheckpointError, StudentError
 from softcask.storage_schemas.fingerprint import differences
 
-_FORMAT = 1
+_FORMAT = 2
+_READ = (1, _FORMAT)
+"""The first knew ends of epochs alone, and no losses of steps."""
 _MODEL = "model/"
 _OPTIMISER = "optimiser/"
+_RANDOM = "random/"
+_LOSSES = "losses"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,8 @@ class TrainingState:
     Attributes:
         identity: What the training is: options and data; another identity may not go on from here.
         epoch: Epochs done.
+        step: Steps done, over all epochs; None where a checkpoint of format 1 does not say: those of `epoch`.
+        position: Where the loader stands, as its `state_dict` says; None: at the begin of `epoch`.
         dtype: What forward passes compute with; kept, so that `auto` chooses once.
         loss: Mean loss of the last epoch.
         errors_by_epoch: Test errors after each epoch; None where they were not counted.
@@ -43,14 +49,29 @@ class TrainingState:
     identity: dict[str, Any]
     dtype: Dtype
     epoch: int = 0
+    step: int | None = 0
+    position: dict[str, Any] | None = None
     loss: float = 0.0
     errors_by_epoch: tuple[int | None, ...] = ()
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What a checkpoint keeps beside model and optimiser.
+
+    Attributes:
+        losses: Loss of each step so far, float64.
+        random: Torch's random states by device, as `random_state` gives them.
+    """
+
+    losses: torch.Tensor
+    random: Mapping[str, torch.Tensor]
+
+
 def save_checkpoint(
-    path: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer, state: TrainingState
+    path: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer, state: TrainingState, kept: Kept
 ) -> None:
     """Write a checkpoint over the last one; a reader sees either the old or the new.
 
@@ -58,6 +79,8 @@ def save_checkpoint(
         StudentError: The filesystem refused, or the model has state that is no tensor.
     """
     tensors = {_MODEL + name: tensor for name, tensor in _model_tensors(model).items()}
+    tensors |= {_RANDOM + device: found for device, found in kept.random.items()}
+    tensors[_LOSSES] = kept.losses
     plain: dict[str, Any] = {}
     for index, entries in optimiser.state_dict()["state"].items():
         for name, value in entries.items():
@@ -124,8 +147,11 @@ def read_state(path: Path) -> TrainingState | None:
     return _state(_document(path), path) if path.is_file() else None
 
 
-def restore(path: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
+def restore(path: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Kept:
     """Put a checkpoint's tensors into a model and an optimiser built from the same configuration.
+
+    Returns:
+        What it keeps beside them.
 
     Raises:
         CheckpointError: The file is damaged, or its tensors do not fit this model: its factory has changed.
@@ -135,12 +161,10 @@ def restore(path: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-        parameters = {key.removeprefix(_MODEL): t for key, t in tensors.items() if key.startswith(_MODEL)}
-        own = {key.removeprefix(_OPTIMISER): t for key, t in tensors.items() if key.startswith(_OPTIMISER)}
-        for key, value in {**own, **document["optimiser"]}.items():
+        for key, value in {**_below(_OPTIMISER, tensors), **document["optimiser"]}.items():
             index, _, name = key.partition("/")
             entries.setdefault(int(index), {})[name] = value
-        model.load_state_dict(parameters, strict=True)
+        model.load_state_dict(_below(_MODEL, tensors), strict=True)
         groups = optimiser.state_dict()["param_groups"]
         optimiser.load_state_dict({"state": entries, "param_groups": groups})
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -148,6 +172,12 @@ def restore(path: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer
             f"{path} does not fit the model that its factory builds now: {error}. Put the factory back, "
             "choose another output, or train anew with --restart"
         ) from error
+    losses = tensors.get(_LOSSES, torch.empty(0, dtype=torch.float64))
+    return Kept(losses=losses, random=_below(_RANDOM, tensors))
+
+
+def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
 
 
 def check_identity(path: Path, state: TrainingState, identity: Mapping[str, Any]) -> None:
@@ -159,7 +189,7 @@ def check_identity(path: Path, state: TrainingState, identity: Mapping[str, Any]
     if lines := differences(identity, state.identity):
         listed = "".join(f"\n  {line}" for line in lines)
         raise CheckpointError(
-            f"{path} ({state.epoch} epochs) was made by another training:{listed}\n"
+            f"{path} ({state.epoch} epochs done) was made by another training:{listed}\n"
             "Put these back, choose another output, or train anew with --restart, which discards it"
         )
 
@@ -189,7 +219,7 @@ def _document(path: Path) -> dict[str, Any]:
             f"{path} is not a checkpoint of softcask or is damaged ({error!r}); move it away, or train anew "
             "with --restart"
         ) from error
-    if document.get("format") != _FORMAT:
+    if document.get("format") not in _READ:
         raise CheckpointError(
             f"{path} has checkpoint format {document.get('format')}, this softcask reads {_FORMAT}; upgrade "
             "softcask, or train anew with --restart"
@@ -199,7 +229,7 @@ def _document(path: Path) -> dict[str, Any]:
 
 def _state(document: dict[str, Any], path: Path) -> TrainingState:
     try:
-        fields = document["state"]
+        fields = {"step": None, **document["state"]}
         return TrainingState(**{**fields, "errors_by_epoch": tuple(fields["errors_by_epoch"])})
     except (TypeError, KeyError) as error:
         raise CheckpointError(

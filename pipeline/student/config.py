@@ -17,6 +17,7 @@ from softcask.pipeline.student.losses.base import LossOptions
 from softcask.pipeline.student.losses.distillation import Distillation
 from softcask.pipeline.student.losses.registry import LOSSES
 from softcask.pipeline.student.options import ModelOptions, OptimiserOptions, TrainingOptions
+from softcask.pipeline.student.selecting import Selection
 from softcask.pipeline.targets.options import TargetOptions
 from softcask.pipeline.transfer_sets.base import SourceOptions
 from softcask.pipeline.transfer_sets.registry import SOURCES
@@ -44,6 +45,7 @@ class StudentConfig(Options):
         output: Local folder for checkpoint, model and result.
         targets: `[targets]`: which teachers, how combined, how soft.
         transfer_set: `[transfer_set]`: the inputs, of any kind of source.
+        select: `[select]`: which rows; None: all.
         evaluation: `[evaluation]`: a labelled transfer set to count errors on; None: none.
         preprocessing: `[preprocessing]`: what is done to each row before the model.
         model: `[model]`: its factory.
@@ -60,6 +62,7 @@ class StudentConfig(Options):
     output: Annotated[ResolvedPath, AfterValidator(_local)]
     targets: TargetOptions = TargetOptions()
     transfer_set: Annotated[SourceOptions, ByKind(SOURCES)]
+    select: Selection | None = None
     evaluation: Annotated[SourceOptions, ByKind(SOURCES)] | None = None
     preprocessing: PreprocessingOptions = PreprocessingOptions()
     model: ModelOptions

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.storage_schemas.errors import MisalignedRows, TransferSetError
 from softcask.storage_schemas.tables import HASH_BYTES
 
 if TYPE_CHECKING:
+    from softcask.pipeline.student.inputs import InputRows
     from softcask.pipeline.targets.soft_targets import LogitSource, SoftTargets
 
 Coverage = Literal["all", "intersection"]
@@ -28,15 +28,16 @@ Match = Literal["content", "id"]
 does not know what they saw, as of imported logits."""
 
 _SHOWN = 3
-_READ_ROWS = 1024
+NO_HASH = np.void(bytes(HASH_BYTES))
+"""What stands for the content of a row that the store knows by id alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinedRows:
-    """Rows that a student trains on, in the order of its transfer set.
+    """Rows that a student trains on, in the order of its inputs.
 
     Attributes:
-        positions_N: Positions in the student's transfer set.
+        positions_N: Positions in the student's inputs.
         rows_N: The same rows' numbers in the store.
         labels_N: Class indices, -1 where neither side has a label.
     """
@@ -49,9 +50,17 @@ class JoinedRows:
         """N."""
         return len(self.positions_N)
 
+    def chosen(self, chosen_N: NDArray[np.bool_]) -> JoinedRows:
+        """Those of the rows that are chosen."""
+        return JoinedRows(
+            positions_N=self.positions_N[chosen_N],
+            rows_N=self.rows_N[chosen_N],
+            labels_N=self.labels_N[chosen_N],
+        )
 
-def join(inputs: TransferSet, targets: SoftTargets, coverage: Coverage = "all") -> JoinedRows:
-    """Match a student's inputs with a store's rows.
+
+def join(inputs: InputRows | None, targets: SoftTargets, coverage: Coverage = "all") -> JoinedRows:
+    """Match a student's inputs with a store's rows; without inputs, all rows of the store.
 
     Inputs that the store quarantined and that cannot be read here either are left out, and so are, under
     `intersection`, rows of a partial store that a teacher has not labelled yet.
@@ -61,7 +70,9 @@ def join(inputs: TransferSet, targets: SoftTargets, coverage: Coverage = "all") 
         TransferSetError: An id that repeats, or a label out of range.
     """
     store = targets.store
-    ids = inputs.sample_ids(0, len(inputs))
+    if inputs is None:
+        return _stored(targets, coverage)
+    ids = inputs.ids()
     _refuse_repeated(ids)
     rows = store.rows.find(ids)
     if coverage == "intersection":
@@ -73,19 +84,53 @@ def join(inputs: TransferSet, targets: SoftTargets, coverage: Coverage = "all") 
     return JoinedRows(positions_N=positions, rows_N=rows[positions], labels_N=labels[positions])
 
 
+def _stored(targets: SoftTargets, coverage: Coverage) -> JoinedRows:
+    rows = targets.store.rows
+    chosen = targets.available() if coverage == "intersection" else np.ones(len(rows), dtype=np.bool_)
+    if not chosen.any():
+        raise MisalignedRows(f"{targets.store.uri} has no row that {', '.join(targets.teachers)} labelled")
+    numbers_N = np.flatnonzero(chosen)
+    return JoinedRows(positions_N=numbers_N, rows_N=numbers_N, labels_N=rows.labels[numbers_N])
+
+
 def refuse_unknown_content(store: LogitSource, rows: JoinedRows) -> None:
     """Refuse rows of which the store does not know what the teachers saw.
 
     Raises:
         MisalignedRows: There are some; says how to allow them.
     """
-    unknown = store.rows.content_hashes[rows.rows_N] == np.void(bytes(HASH_BYTES))
+    unknown = store.rows.content_hashes[rows.rows_N] == NO_HASH
     if unknown.any():
         names = store.rows.sample_ids[rows.rows_N[unknown][:_SHOWN]].tolist()
         raise MisalignedRows(
             f"{store.uri} does not know the content of {np.count_nonzero(unknown)} of {len(rows)} rows "
             f"({shown(names)}): their logits were imported, so only the ids say that these inputs are what "
             'the teacher saw. If you know that they are, set match = "id" in the student\'s file'
+        )
+
+
+def refuse_other_content(
+    store: LogitSource, rows_B: NDArray[np.int64], hashes_B: NDArray[np.void], of: str
+) -> None:
+    """Refuse rows whose content is not what the teachers saw, where the store knows that.
+
+    Args:
+        store: Knows the content of its rows.
+        rows_B: Their numbers in it.
+        hashes_B: The content that they have here.
+        of: What they are, for the message.
+
+    Raises:
+        MisalignedRows: Some have other content.
+    """
+    stored_B = store.rows.content_hashes[rows_B]
+    differing = (hashes_B != stored_B) & (stored_B != NO_HASH)
+    if differing.any():
+        names = store.rows.sample_ids[rows_B[differing]].tolist()
+        raise MisalignedRows(
+            f"{len(names)} of the {len(rows_B)} rows of {of} have other content here than the "
+            f"teachers saw ({shown(names)}), though {store.uri} has their ids. Point the student at the "
+            "very inputs that the store was made from: same files, same order, same dtype"
         )
 
 
@@ -98,10 +143,10 @@ def _refuse_repeated(ids: Sequence[str]) -> None:
 
 
 def _refuse_unmatched(
-    inputs: TransferSet, store: LogitSource, ids: Sequence[str], rows: NDArray[np.int64]
+    inputs: InputRows, store: LogitSource, ids: Sequence[str], rows: NDArray[np.int64]
 ) -> None:
     unmatched = np.flatnonzero(rows < 0)
-    missing = [ids[at] for at in unmatched.tolist()] if _any_readable(inputs, unmatched) else []
+    missing = [ids[at] for at in unmatched.tolist()] if inputs.any_readable(unmatched) else []
     unused_mask = np.ones(len(store.rows), dtype=bool)
     unused_mask[rows[rows >= 0]] = False
     unused = store.rows.sample_ids[unused_mask].tolist()
@@ -118,24 +163,16 @@ def _refuse_unmatched(
     raise MisalignedRows(
         f"{'; '.join(filter(None, problems)) or 'no input can be read'}. Expected the same sample ids on "
         "both sides. Name the transfer set that the store was made from, with the same id_prefix; or set "
-        'rows = "intersection" to train on the rows that both have'
+        'rows = "intersection" (in Python coverage="intersection") to train on the rows that both have'
     )
 
 
-def _any_readable(inputs: TransferSet, positions: NDArray[np.int64]) -> bool:
-    for start in range(0, len(positions), _READ_ROWS):
-        some = positions[start : start + _READ_ROWS]
-        if len(inputs.read(some).problems) < len(some):
-            return True
-    return False
-
-
 def _labels(
-    inputs: TransferSet, store: LogitSource, ids: Sequence[str], rows: NDArray[np.int64]
+    inputs: InputRows, store: LogitSource, ids: Sequence[str], rows: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Labels `[len(inputs)]`: the student's own, else the store's, else -1."""
     stored = np.where(rows >= 0, store.rows.labels[rows], -1)
-    own = inputs.labels(0, len(inputs))
+    own = inputs.labels()
     if own is None:
         return stored
     check_labels(own, len(store.class_names), ids)

@@ -64,7 +64,10 @@ class TrainingOptions(Options):
         dtype: `float32`, `bfloat16` (autocast), or `auto`: whichever is faster here for this model.
         device: `auto` (CUDA where there is one), or as torch names it.
         num_threads: Torch's CPU threads; None leaves them as they are.
+        num_workers: Processes that read inputs and targets ahead; 0: a thread.
         evaluate_every_epoch: Count errors after each epoch, not only after the last.
+        checkpoint_every_seconds: Keep a checkpoint within an epoch after so long, too; None: only at its end.
+        checkpoint_every_steps: The same, after so many steps; None: by time alone.
     """
 
     epochs: int = Field(default=10, ge=1)
@@ -73,4 +76,7 @@ class TrainingOptions(Options):
     dtype: Literal["float32", "bfloat16", "auto"] = "auto"
     device: str = "auto"
     num_threads: int | None = Field(default=None, ge=1)
+    num_workers: int = Field(default=0, ge=0)
     evaluate_every_epoch: bool = False
+    checkpoint_every_seconds: float | None = Field(default=300.0, gt=0, allow_inf_nan=False)
+    checkpoint_every_steps: int | None = Field(default=None, ge=1)

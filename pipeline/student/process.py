@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -36,6 +36,19 @@ def seed_torch(seed: int, epoch: int) -> None:
     """Give torch the random state that (seed, epoch) alone decides."""
     state = np.random.SeedSequence((seed, epoch, 1)).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0]) >> 1)
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """Torch's random state, on the host and on the device that trains, as bytes."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
+
+
+def set_random_state(state: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    """Put torch's random state back to what `random_state` found."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 @contextmanager

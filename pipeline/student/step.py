@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from softcask.pipeline.preprocessing import PreprocessingOptions, to_tensor
-from softcask.pipeline.student.loader import StudentBatch
+from softcask.pipeline.student.batch import StudentBatch
 from softcask.pipeline.student.losses.base import LossOptions
 from softcask.pipeline.student.precision import Precision
 
@@ -36,12 +36,12 @@ class StudentStep:
         precision: Precision,
     ) -> torch.Tensor:
         """Move the model by one batch; its loss before that, a scalar on the device."""
-        inputs = self.preprocessing.apply(to_tensor(batch.inputs_B).to(self.device))
+        batch = batch.to(self.device)
+        inputs = batch.inputs if isinstance(batch.inputs, torch.Tensor) else to_tensor(batch.inputs)
+        inputs = self.preprocessing.apply(inputs)
         with precision.autocast():
             logits_BC = model(inputs)
-        targets = None if batch.targets_BC is None else to_tensor(batch.targets_BC).to(self.device)
-        labels = to_tensor(batch.labels_B).to(self.device)
-        loss = self.loss.compute(logits_BC, targets, labels, self.temperature)
+        loss = self.loss.compute(logits_BC, batch.targets, batch.labels_B, self.temperature)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

@@ -1,4 +1,4 @@
-"""The training loop of one process: epochs over stored soft targets, each with its checkpoint, then a result.
+"""The training loop of one process: epochs over stored soft targets, with checkpoints, then a result.
 
 No teacher runs here and none can: the student's side does not know how to build one.
 """
@@ -6,8 +6,9 @@ No teacher runs here and none can: the student's side does not know how to build
 from __future__ import annotations
 
 import copy
-import math
 import os
+import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,18 +17,27 @@ import torch
 
 from softcask.pipeline.student.building import StudentData, build_model, choose_device, identity, open_data
 from softcask.pipeline.student.checkpoints import (
+    Kept,
     TrainingState,
     check_identity,
     read_state,
     restore,
     save_checkpoint,
     save_model,
+    save_tensors,
     save_text,
 )
+from softcask.pipeline.student.curve import LossCurve
 from softcask.pipeline.student.optimisers import build_optimiser, learning_rate, set_learning_rate
 from softcask.pipeline.student.options import Dtype
 from softcask.pipeline.student.precision import Precision, fastest
-from softcask.pipeline.student.process import Clock, seed_torch, torch_left_as_found
+from softcask.pipeline.student.process import (
+    Clock,
+    random_state,
+    seed_torch,
+    set_random_state,
+    torch_left_as_found,
+)
 from softcask.pipeline.student.results import OnProgress, StudentProgress, StudentResult
 from softcask.pipeline.student.savings import SAVINGS, savings_of
 from softcask.pipeline.student.step import StudentStep
@@ -38,9 +48,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
+LOSSES = "losses.safetensors"
 RESULT = "result.json"
-
-_LOSSES_AT_ONCE = 16
 
 
 def train_student(
@@ -48,8 +57,9 @@ def train_student(
 ) -> StudentResult:
     """Train a student from a store, or go on where an interrupted training stood.
 
-    Writes `checkpoint.safetensors` after each epoch, and `model.safetensors`, `result.json` and
-    `savings.json` at the end, to `config.output`. Where all epochs are done already, nothing is trained.
+    Writes `checkpoint.safetensors` after each epoch, and within epochs as `config.training` says; at the end
+    `model.safetensors`, `losses.safetensors` (`losses`: of each step, float64), `result.json` and
+    `savings.json`; all to `config.output`. Where all epochs are done already, nothing is trained.
 
     Args:
         config: What to train; see `softcask.pipeline.student.config.load_student`.
@@ -81,7 +91,7 @@ class _Training:
         self._output = output
         self._progress = progress
         self._epochs = config.training.epochs
-        self._steps = len(data.loader) * self._epochs
+        self._steps = data.loader.steps_per_epoch * self._epochs
         self._device = choose_device(config.training.device)
         self._model = build_model(config, data, self._device)
         self._optimiser = self._optimiser_of(self._model)
@@ -94,6 +104,9 @@ class _Training:
         self._clock = Clock()
         self._trained_rows = 0
         self._errors: dict[int, int] = {}
+        self._curve = LossCurve(data.loader.steps_per_epoch)
+        self._random: Mapping[str, torch.Tensor] = {}
+        self._saved = time.monotonic(), 0
 
     def run(self) -> StudentResult:
         """Train what is left, evaluate, and write the result."""
@@ -106,9 +119,11 @@ class _Training:
         self._clock = Clock(seconds=state.seconds, cpu_seconds=state.cpu_seconds)
         precision = Precision(dtype=state.dtype, device_type=self._device.type)
         while state.epoch < self._epochs:
-            state = self._after_epoch(state, self._train_epoch(state.epoch, precision))
-            save_checkpoint(self._output / CHECKPOINT, self._model, self._optimiser, state)
+            self._train_epoch(state, precision)
+            state = self._after_epoch(state)
+            self._save_checkpoint(state)
         save_model(self._output / MODEL, self._model)
+        save_tensors(self._output / LOSSES, {"losses": self._curve.tensor()})
         result = self._result(state)
         save_text(self._output / RESULT, result.to_json())
         self._save_savings()
@@ -121,17 +136,26 @@ class _Training:
         if state is None:
             return TrainingState(identity=now, dtype=self._choose_dtype())
         check_identity(self._output / CHECKPOINT, state, now)
-        restore(self._output / CHECKPOINT, self._model, self._optimiser)
+        kept = restore(self._output / CHECKPOINT, self._model, self._optimiser)
+        if state.step is None:
+            state = replace(state, step=state.epoch * self._steps_per_epoch)
+        self._curve.restore(kept.losses, self._done(state))
+        self._random = kept.random
         if state.epoch < self._epochs:
-            self._tell(state.epoch, f"going on after epoch {state.epoch} of {self._epochs}")
+            self._tell(state.epoch, f"going on after {self._told(state)}", step=state.step)
         return state
+
+    def _told(self, state: TrainingState) -> str:
+        within = self._done(state) - state.epoch * self._steps_per_epoch
+        step = f"step {within} of {self._steps_per_epoch} in " if within else ""
+        return f"{step}epoch {state.epoch + bool(within)} of {self._epochs}"
 
     def _choose_dtype(self) -> Dtype:
         if self._config.training.dtype != "auto":
             return self._config.training.dtype
         model = copy.deepcopy(self._model).train()
         optimiser = self._optimiser_of(model)
-        batch = next(self._data.loader.epoch(0))
+        batch = next(iter(self._data.loader))
 
         def trial(precision: Precision) -> None:
             self._step.train(model, optimiser, batch, precision).item()
@@ -140,51 +164,84 @@ class _Training:
         self._tell(0, sentence)
         return precision.dtype
 
-    def _train_epoch(self, epoch: int, precision: Precision) -> float:
-        """Train one epoch; its mean loss."""
-        # Seeded anew for each epoch, so that dropout after a resumption is what it would have been.
-        seed_torch(self._config.training.seed, epoch)
+    def _train_epoch(self, state: TrainingState, precision: Precision) -> None:
+        """Train an epoch, or what is left of it."""
+        self._enter(state)
         self._model.train()
-        losses: list[float] = []
-        waiting: list[torch.Tensor] = []
-        for number, batch in enumerate(self._data.loader.epoch(epoch), start=1):
-            step = epoch * len(self._data.loader) + number
-            set_learning_rate(self._optimiser, learning_rate(self._config.optimiser, step - 1, self._steps))
-            waiting.append(self._step.train(self._model, self._optimiser, batch, precision))
-            self._trained_rows += len(batch.labels_B)
-            if len(waiting) == _LOSSES_AT_ONCE or number == len(self._data.loader):
-                # Together, because each look at a number waits for the device.
-                losses += torch.stack(waiting).tolist()
-                waiting.clear()
-                self._check_finite(losses, epoch)
-                self._tell(epoch, step=step, loss=sum(losses) / len(losses))
-        return sum(losses) / len(losses)
+        curve = self._curve
+        for batch in self._data.loader:
+            rate = learning_rate(self._config.optimiser, len(curve), self._steps)
+            set_learning_rate(self._optimiser, rate)
+            self._trained_rows += len(batch)
+            due = curve.add(self._step.train(self._model, self._optimiser, batch, precision))
+            within = len(curve) % self._steps_per_epoch
+            save = within > 0 and self._is_due(len(curve))
+            if due or save:
+                self._look(state.epoch)
+            if save:
+                position = self._data.loader.state_dict()
+                self._save_checkpoint(replace(state, step=len(curve), position=position))
 
-    def _check_finite(self, losses: list[float], epoch: int) -> None:
-        for number, loss in enumerate(
-            losses[-_LOSSES_AT_ONCE:], start=max(1, len(losses) - _LOSSES_AT_ONCE + 1)
-        ):
-            if not math.isfinite(loss):
-                optimiser = self._config.optimiser
-                raise StudentError(
-                    f"the loss became {loss} in epoch {epoch + 1}, step {number} of {len(self._data.loader)} "
-                    f"({optimiser.kind}, lr {optimiser.lr:g}, T {self._config.targets.temperature:g}). Try a "
-                    "lower optimiser.lr (a tenth), schedule one_cycle, adam instead of sgd, or float32. "
-                    f"Checkpoints up to epoch {epoch} are kept in {self._output}"
-                )
+    def _enter(self, state: TrainingState) -> None:
+        """Random state and place of a training as it stood, at the begin of an epoch or within it."""
+        if state.position is not None:
+            self._data.loader.load_state_dict(state.position)
+            set_random_state(self._random, self._device)
+        else:
+            self._data.loader.set_epoch(state.epoch)
+            # Seeded anew for each epoch, so that dropout after a resumption is what it would have been.
+            seed_torch(self._config.training.seed, state.epoch)
 
-    def _after_epoch(self, state: TrainingState, loss: float) -> TrainingState:
-        counted = self._config.training.evaluate_every_epoch
-        errors = self._count_errors(state.epoch + 1) if counted else None
+    def _look(self, epoch: int) -> None:
+        """Look at the last steps' losses, and tell."""
+        odd = self._curve.look()
+        if odd is not None:
+            step, loss = odd
+            optimiser, steps = self._config.optimiser, self._steps_per_epoch
+            raise StudentError(
+                f"the loss became {loss} in epoch {epoch + 1}, step {step - epoch * steps + 1} of {steps} "
+                f"({optimiser.kind}, lr {optimiser.lr:g}, T {self._config.targets.temperature:g}). Try a "
+                "lower optimiser.lr (a tenth), schedule one_cycle, adam instead of sgd, or float32. "
+                f"Checkpoints up to epoch {epoch} are kept in {self._output}"
+            )
+        self._tell(epoch, step=len(self._curve), loss=self._curve.mean(epoch))
+
+    def _is_due(self, step: int) -> bool:
+        """Whether to keep a checkpoint within an epoch."""
+        options, (moment, saved) = self._config.training, self._saved
+        if options.checkpoint_every_steps is not None and step - saved >= options.checkpoint_every_steps:
+            return True
+        seconds = options.checkpoint_every_seconds
+        return seconds is not None and time.monotonic() - moment >= seconds
+
+    def _save_checkpoint(self, state: TrainingState) -> None:
         seconds, cpu_seconds = self._clock.read()
+        state = replace(state, seconds=seconds, cpu_seconds=cpu_seconds)
+        kept = Kept(losses=self._curve.tensor(), random=random_state(self._device))
+        save_checkpoint(self._output / CHECKPOINT, self._model, self._optimiser, state, kept)
+        self._saved = time.monotonic(), self._done(state)
+
+    def _after_epoch(self, state: TrainingState) -> TrainingState:
+        counted = self._config.training.evaluate_every_epoch
         return replace(
             state,
             epoch=state.epoch + 1,
-            loss=loss,
-            errors_by_epoch=(*state.errors_by_epoch, errors),
-            seconds=seconds,
-            cpu_seconds=cpu_seconds,
+            step=(state.epoch + 1) * self._steps_per_epoch,
+            position=None,
+            loss=self._curve.mean(state.epoch),
+            errors_by_epoch=(
+                *state.errors_by_epoch,
+                self._count_errors(state.epoch + 1) if counted else None,
+            ),
         )
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return self._data.loader.steps_per_epoch
+
+    def _done(self, state: TrainingState) -> int:
+        """Steps done."""
+        return state.epoch * self._steps_per_epoch if state.step is None else state.step
 
     def _count_errors(self, epochs_done: int) -> int | None:
         """Test errors as the model stands after so many epochs, counted once; None without evaluation."""
@@ -210,7 +267,7 @@ class _Training:
             temperature=self._config.targets.temperature,
             teachers=self._data.targets.teachers,
             teacher_passes=0,
-            rows=len(self._data.loader.rows),
+            rows=self._data.loader.rows_per_epoch,
             epochs=self._epochs,
             parameters=sum(p.numel() for p in self._model.parameters() if p.requires_grad),
             seconds=seconds,
@@ -223,7 +280,7 @@ class _Training:
     def _save_savings(self) -> None:
         """What this training reused; of labels alone, nothing."""
         teachers = () if self._config.loss.needs == "labels" else self._data.targets.teachers
-        rows = len(self._data.loader.rows)
+        rows = self._data.loader.rows_per_epoch
         found = savings_of(self._data.store, teachers, rows=rows, epochs=self._epochs)
         save_text(self._output / SAVINGS, found.to_bytes().decode())
 
@@ -249,9 +306,9 @@ class _Training:
     ) -> None:
         if self._progress is None:
             return
-        step = epoch * len(self._data.loader) if step is None else step
+        step = epoch * self._steps_per_epoch if step is None else step
         rate = self._trained_rows / self._clock.running() if self._trained_rows else 0.0
-        rows_left = (self._steps - step) * len(self._data.loader.rows) / len(self._data.loader)
+        rows_left = (self._steps - step) * self._data.loader.rows_per_epoch / self._steps_per_epoch
         self._progress(
             StudentProgress(
                 message=message,
@@ -278,5 +335,5 @@ def _prepare_output(output: Path) -> Path:
 
 
 def _discard(output: Path) -> None:
-    for name in (CHECKPOINT, RESULT, SAVINGS, MODEL):
+    for name in (CHECKPOINT, RESULT, SAVINGS, MODEL, LOSSES):
         (output / name).unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from softcask.pipeline.store.access.objects import StoreObjects
 from softcask.pipeline.store.care.drops import drop, plan_drop
 from softcask.pipeline.store.care.verify import verify
 from softcask.pipeline.store.reading.reader import open_store
-from softcask.pipeline.student.loader import SoftTargetLoader
+from softcask.pipeline.student import loader
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.pipeline.transfer_sets.arrays import ArraysOptions
 from softcask.storage_schemas import keys
@@ -300,14 +300,14 @@ def test_a_student_must_allow_rows_whose_content_nobody_knows(tmp_path: Path, ur
     rows = ArraysOptions(inputs=str(tmp_path / "inputs.npy"), id_prefix="row").open()
     targets = SoftTargets(open_store(uri))
     with pytest.raises(MisalignedRows, match=r'content of 21 of 21 rows .*set match = "id"'):
-        SoftTargetLoader(rows, targets)
-    loader = SoftTargetLoader(rows, targets, match="id", batch_size=8)
+        loader(targets, inputs=rows)
+    found = loader(targets, inputs=rows, match="id", batch_size=8)
     expected = evened(probabilities())
     seen = 0
-    for batch in loader.epoch(0):
-        np.testing.assert_array_equal(batch.inputs_B, inputs[batch.positions_B])
-        assert batch.targets_BC is not None
-        np.testing.assert_allclose(batch.targets_BC, expected[batch.positions_B], atol=2e-3)
+    for batch in found:
+        np.testing.assert_array_equal(batch.inputs, inputs[batch.positions_B])
+        assert batch.targets is not None
+        np.testing.assert_allclose(batch.targets, expected[batch.positions_B], atol=2e-3)
         seen += len(batch.positions_B)
     assert seen == ROWS
 
@@ -320,7 +320,7 @@ def test_with_ids_alone_allowed_known_content_is_still_compared(
     np.save(tmp_path / "ids.npy", np.array([f"id-{row:03d}" for row in range(20) if row != 5]))
     rows = ArraysOptions(inputs=str(tmp_path / "inputs.npy"), ids=str(tmp_path / "ids.npy")).open()
     with pytest.raises(MisalignedRows, match="have other content here than the teachers saw"):
-        list(SoftTargetLoader(rows, targets, match="id").epoch(0))
+        list(loader(targets, inputs=rows, match="id"))
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import torch
 
 
@@ -49,3 +52,18 @@ def without_output_bias() -> torch.nn.Module:
         torch.nn.BatchNorm1d(5),
         torch.nn.Linear(5, 5, bias=False),
     )
+
+
+class Mortal(torch.nn.Module):
+    """A student whose process is killed when it is about to train on a batch that the environment names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = mlp(dropout=0.3)
+        self.trained_on = 0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.trained_on += self.training
+        if self.training and str(self.trained_on) == os.environ.get("SOFTCASK_DIES_AT"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.as_tensor(self.inside(inputs))
