@@ -41,7 +41,9 @@ class StudentStep:
         inputs = self.preprocessing.apply(inputs)
         with precision.autocast():
             logits_BC = model(inputs)
-        loss = self.loss.compute(logits_BC, batch.targets, batch.labels_B, self.temperature)
+        loss = self.loss.compute(
+            logits_BC, batch.targets, batch.labels_B, batch.temperature, weights_B=batch.weights_B
+        )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
