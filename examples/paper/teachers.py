@@ -18,6 +18,7 @@ from torch.nn import functional
 from examples.mnist.models import mlp
 from examples.paper.rows import Digits
 from softcask.pipeline.student.checkpoints import (
+    Kept,
     TrainingState,
     check_identity,
     read_state,
@@ -30,6 +31,7 @@ from softcask.pipeline.student.process import Clock, seed_torch
 from softcask.storage_schemas.fingerprint import canonical
 
 _EPOCHS_A_CHECKPOINT = 5
+_NOTHING_ELSE = Kept(losses=torch.empty(0), random={})  # each epoch is seeded anew
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,7 @@ def train(recipe: Recipe, digits: Digits, checkpoint: Path) -> Trained:
             print(
                 f"  epoch {state.epoch} of {recipe.epochs}: loss {loss:.4f}, {cpu_seconds:.0f} s", flush=True
             )
-            save_checkpoint(checkpoint, net, optimiser, state)
+            save_checkpoint(checkpoint, net, optimiser, state, _NOTHING_ELSE)
     return Trained(net=net, seconds=state.seconds, cpu_seconds=state.cpu_seconds)
 
 
