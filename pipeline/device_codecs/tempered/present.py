@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -23,10 +24,12 @@ class PresentRows:
     Attributes:
         kept: The soft targets of those alone.
         classes_K: int64 on the host, which they are, rising.
+        on_device_K: The same beside the logits.
     """
 
     kept: TemperedRows
     classes_K: NDArray[np.int64]
+    on_device_K: Tensor
 
     @property
     def sums_B(self) -> Tensor:
@@ -42,8 +45,7 @@ class PresentRows:
         if start < stop:
             less_Bk = values_Bn.new_zeros(len(values_Bn), stop - start)
             self.kept.subtract_from(less_Bk, start)
-            places_k = torch.from_numpy(self.classes_K[start:stop] - first).to(values_Bn.device)
-            values_Bn.index_add_(1, places_k, less_Bk)
+            values_Bn.index_add_(1, self.on_device_K[start:stop] - first, less_Bk)
         return None
 
 
@@ -59,8 +61,16 @@ def met(
     if not absent:
         return twin.tempered(columns, temperature, logits_BC)
     classes_K = present_classes(logits_BC.shape[1], absent)
+    on_device_K = _on_device(logits_BC.shape[1], absent, logits_BC.device)
     if classes_K[-1] == len(classes_K) - 1:  # a padded output layer: all that is absent is at the end
         present_BK = logits_BC[:, : len(classes_K)]
     else:
-        present_BK = logits_BC.index_select(1, torch.tensor(classes_K, device=logits_BC.device))
-    return PresentRows(kept=twin.tempered(columns, temperature, present_BK), classes_K=classes_K)
+        present_BK = logits_BC.index_select(1, on_device_K)
+    kept = twin.tempered(columns, temperature, present_BK)
+    return PresentRows(kept=kept, classes_K=classes_K, on_device_K=on_device_K)
+
+
+@lru_cache(maxsize=8)
+def _on_device(num_classes: int, absent: Absent, device: torch.device) -> Tensor:
+    """Classes that are stored; kept, for a copy at every step would make the host wait for the device."""
+    return torch.tensor(present_classes(num_classes, absent), device=device)

@@ -65,5 +65,5 @@ class _Divergence(torch.autograd.Function):
                 log_q_Bn = logits_BC[:, some].to(norms_B.dtype) / ctx.temperature
                 q_Bn = log_q_Bn.sub_(norms_B[:, None]).exp_()
                 ctx.rows.subtract_from(q_Bn, some.start)
-                gradient_BC[:, some] = q_Bn.mul_(factors_B1)
+                torch.mul(q_Bn, factors_B1, out=gradient_BC[:, some])
         return gradient_BC, None, None
