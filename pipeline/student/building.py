@@ -10,8 +10,9 @@ import torch
 from softcask.pipeline.factories import add_to_path, call
 from softcask.pipeline.preprocessing import PreprocessingOptions, to_tensor
 from softcask.pipeline.store.reading.reader import Store, open_store
+from softcask.pipeline.student.bias_correction import HeldOut, open_held_out
 from softcask.pipeline.student.evaluation import Evaluation
-from softcask.pipeline.student.loading import StudentLoader, loader
+from softcask.pipeline.student.loading import StudentLoader, Temperature, loader
 from softcask.pipeline.student.parts import Part, part
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.pipeline.transfer_sets.base import TransferSet
@@ -27,6 +28,7 @@ _NOT_IDENTITY: dict[str, Any] = {
     "transfer_set": True,
     "evaluation": True,
     "match": True,
+    "bias_correction": True,  # of what has been trained; `result.json` says which
     "output": True,
     "python_path": True,
     "training": {
@@ -51,6 +53,7 @@ class StudentData:
         targets: Where soft targets come from.
         evaluation: Labelled test rows, if there are any.
         evaluation_facts: What the test set says of itself.
+        held_out: Rows to fit a bias on, if one is to be corrected.
         sample_B: Two rows, to try a model on.
     """
 
@@ -60,23 +63,25 @@ class StudentData:
     targets: SoftTargets
     evaluation: Evaluation | None
     evaluation_facts: dict[str, Any] | None
+    held_out: HeldOut | None
     sample_B: torch.Tensor
 
 
 def open_data(config: StudentConfig) -> StudentData:
-    """Open store and transfer sets, and join them; raises as `loader` and `Evaluation` do."""
+    """Open store and transfer sets, and join them; raises as `loader`, `Evaluation`, `open_held_out` do."""
     store = open_store(config.store, allow_partial=config.allow_partial)
     targets = config.targets.open(store)
     inputs = config.transfer_set.open()
     rows = part(targets, inputs=inputs, coverage=config.rows, match=config.match, select=config.select)
     tests = config.evaluation.open() if config.evaluation is not None else None
+    correction = config.bias_correction
     return StudentData(
         store=store,
         rows=rows,
         loader=loader(
             [rows],
             needs=config.loss.needs,
-            temperature=config.targets.temperature,
+            temperature=_temperature(config, targets),
             batch_size=config.training.batch_size,
             seed=config.training.seed,
             rank=0,
@@ -86,8 +91,18 @@ def open_data(config: StudentConfig) -> StudentData:
         targets=targets,
         evaluation=_evaluation(tests, inputs, len(store.class_names)) if tests is not None else None,
         evaluation_facts=canonical(tests.describe()) if tests is not None else None,
+        held_out=open_held_out(correction, store.class_names, inputs, tests) if correction else None,
         sample_B=to_tensor(inputs.read(rows.rows.positions_N[:2]).inputs_B),
     )
+
+
+def _temperature(config: StudentConfig, targets: SoftTargets) -> Temperature:
+    """T as a loader takes it, once the teachers are known to be good for wherever it goes."""
+    temperatures = config.targets.temperatures(config.training.epochs)
+    if config.loss.needs in ("probabilities", "compressed"):
+        for temperature in {min(temperatures), max(temperatures)}:
+            targets.check_temperature(temperature)
+    return temperatures[0] if len(set(temperatures)) == 1 else temperatures.__getitem__
 
 
 def _evaluation(tests: TransferSet, inputs: TransferSet, num_classes: int) -> Evaluation:

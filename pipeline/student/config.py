@@ -12,6 +12,7 @@ from softcask.pipeline.config.sections import ByKind
 from softcask.pipeline.config.toml import load_toml
 from softcask.pipeline.parts import Options, ResolvedPath
 from softcask.pipeline.preprocessing import PreprocessingOptions
+from softcask.pipeline.student.bias import BiasCorrectionOptions
 from softcask.pipeline.student.joining import Coverage, Match
 from softcask.pipeline.student.losses.base import LossOptions
 from softcask.pipeline.student.losses.distillation import Distillation
@@ -52,6 +53,8 @@ class StudentConfig(Options):
         loss: `[loss]`: of any kind; distillation by default.
         optimiser: `[optimiser]`.
         training: `[training]`: epochs, batch size, seed, device.
+        bias_correction: `[bias_correction]`: classes whose bias is mended on held-out rows once all epochs
+            are trained; None: none.
     """
 
     store: ResolvedPath
@@ -69,6 +72,7 @@ class StudentConfig(Options):
     loss: Annotated[LossOptions, ByKind(LOSSES)] = Distillation()
     optimiser: OptimiserOptions = OptimiserOptions()
     training: TrainingOptions = TrainingOptions()
+    bias_correction: BiasCorrectionOptions | None = None
 
 
 def load_student(path: str | PathLike[str], overrides: Mapping[str, Any] | None = None) -> StudentConfig:

@@ -19,13 +19,11 @@ class StudentStep:
     Attributes:
         preprocessing: From the transfer set's rows to the model's.
         loss: What is minimised.
-        temperature: T.
         device: Where the model stands.
     """
 
     preprocessing: PreprocessingOptions
     loss: LossOptions
-    temperature: float
     device: torch.device
 
     def train(

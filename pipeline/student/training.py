@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from softcask.pipeline.student.bias_correction import BIAS, Correction, correct
 from softcask.pipeline.student.building import StudentData, build_model, choose_device, identity, open_data
 from softcask.pipeline.student.checkpoints import (
     Kept,
@@ -98,7 +99,6 @@ class _Training:
         self._step = StudentStep(
             preprocessing=config.preprocessing,
             loss=config.loss,
-            temperature=config.targets.temperature,
             device=self._device,
         )
         self._clock = Clock()
@@ -122,9 +122,10 @@ class _Training:
             self._train_epoch(state, precision)
             state = self._after_epoch(state)
             self._save_checkpoint(state)
+        correction = self._correct_bias()
         save_model(self._output / MODEL, self._model)
         save_tensors(self._output / LOSSES, {"losses": self._curve.tensor()})
-        result = self._result(state)
+        result = self._result(state, correction)
         save_text(self._output / RESULT, result.to_json())
         self._save_savings()
         return result
@@ -198,9 +199,10 @@ class _Training:
         if odd is not None:
             step, loss = odd
             optimiser, steps = self._config.optimiser, self._steps_per_epoch
+            temperature = self._config.targets.temperatures(self._epochs)[epoch]
             raise StudentError(
                 f"the loss became {loss} in epoch {epoch + 1}, step {step - epoch * steps + 1} of {steps} "
-                f"({optimiser.kind}, lr {optimiser.lr:g}, T {self._config.targets.temperature:g}). Try a "
+                f"({optimiser.kind}, lr {optimiser.lr:g}, T {temperature:g}). Try a "
                 "lower optimiser.lr (a tenth), schedule one_cycle, adam instead of sgd, or float32. "
                 f"Checkpoints up to epoch {epoch} are kept in {self._output}"
             )
@@ -254,8 +256,29 @@ class _Training:
             self._tell(epochs_done, errors=errors)
         return self._errors[epochs_done]
 
-    def _result(self, state: TrainingState) -> StudentResult:
+    def _correct_bias(self) -> Correction | None:
+        """Mend the trained model's bias, in the model or beside it, if that is asked for."""
+        data = self._data
+        if data.held_out is None:
+            (self._output / BIAS).unlink(missing_ok=True)
+            return None
+        self._model.eval()
+        correction = correct(
+            self._model,
+            lambda inputs_B: self._step.logits(self._model, inputs_B),
+            data.held_out,
+            trained_hashes=data.store.rows.content_hashes[data.rows.rows.rows_N],
+            tests=data.evaluation,
+            sample_B=data.sample_B,
+        )
+        correction.save(self._output)
+        if correction.errors is not None:
+            self._errors[self._epochs] = correction.errors[1]
+        return correction
+
+    def _result(self, state: TrainingState, correction: Correction | None) -> StudentResult:
         errors = self._count_errors(self._epochs)
+        temperatures = self._config.targets.temperatures(self._epochs)
         seconds, cpu_seconds = self._clock.read()
         return StudentResult(
             errors=errors,
@@ -264,7 +287,9 @@ class _Training:
             evaluation=self._data.evaluation_facts,
             loss=state.loss,
             loss_kind=self._config.loss.kind,
-            temperature=self._config.targets.temperature,
+            temperature=temperatures[0],
+            last_temperature=temperatures[-1] if temperatures[-1] != temperatures[0] else None,
+            bias_correction=correction.facts() if correction is not None else None,
             teachers=self._data.targets.teachers,
             teacher_passes=0,
             rows=self._data.loader.rows_per_epoch,
@@ -285,9 +310,12 @@ class _Training:
         save_text(self._output / SAVINGS, found.to_bytes().decode())
 
     def _earlier_result(self) -> StudentResult | None:
-        """The result in the output, if it is of this evaluation and its model is there."""
-        result = StudentResult.read(self._output / RESULT)
+        """The result in the output, if it is of this evaluation and correction and its model is there."""
+        result, held_out = StudentResult.read(self._output / RESULT), self._data.held_out
         if result is None or result.evaluation != self._data.evaluation_facts:
+            return None
+        asked = None if held_out is None else held_out.asked
+        if asked != (result.bias_correction and result.bias_correction["asked"]):
             return None
         return result if (self._output / MODEL).is_file() else None
 
@@ -335,5 +363,5 @@ def _prepare_output(output: Path) -> Path:
 
 
 def _discard(output: Path) -> None:
-    for name in (CHECKPOINT, RESULT, SAVINGS, MODEL, LOSSES):
+    for name in (CHECKPOINT, RESULT, SAVINGS, MODEL, LOSSES, BIAS):
         (output / name).unlink(missing_ok=True)
