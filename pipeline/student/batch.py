@@ -32,6 +32,9 @@ class StudentBatch:
         weights_B: What each row counts in the loss, float32; None: all the same.
         temperature: T of the targets.
         view: Number of the view that inputs and targets are of.
+        share_B: Where the view mixes rows with partners: how much of each is the row itself, float32. A hard
+            loss is `share * loss(label) + (1 - share) * loss(partner's label)`; see `mixed_labels.loss_of`.
+        partner_labels_B: The partners' labels, -1 where one has none; None where none are mixed.
         sources_B: Which of several mixed parts each row is of, by number; None where there is one.
     """
 
@@ -43,6 +46,8 @@ class StudentBatch:
     weights_B: torch.Tensor | None = None
     temperature: float = 1.0
     view: int = 0
+    share_B: torch.Tensor | None = None
+    partner_labels_B: torch.Tensor | None = None
     sources_B: torch.Tensor | None = None
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from softcask.pipeline.factories import add_to_path, call
@@ -72,7 +73,17 @@ def open_data(config: StudentConfig) -> StudentData:
     store = open_store(config.store, allow_partial=config.allow_partial)
     targets = config.targets.open(store)
     inputs = config.transfer_set.open()
-    rows = part(targets, inputs=inputs, coverage=config.rows, match=config.match, select=config.select)
+    add_to_path(config.python_path)
+    rows = part(
+        targets,
+        inputs=inputs,
+        coverage=config.rows,
+        match=config.match,
+        select=config.select,
+        views=config.targets.views,
+        augmentation=config.views,
+    )
+    sample_B = to_tensor(rows.read_view(np.arange(min(2, len(rows))), rows.views[0])[0])
     tests = config.evaluation.open() if config.evaluation is not None else None
     correction = config.bias_correction
     return StudentData(
@@ -89,10 +100,10 @@ def open_data(config: StudentConfig) -> StudentData:
             num_workers=config.training.num_workers,
         ),
         targets=targets,
-        evaluation=_evaluation(tests, inputs, len(store.class_names)) if tests is not None else None,
+        evaluation=_evaluation(tests, sample_B, len(store.class_names)) if tests is not None else None,
         evaluation_facts=canonical(tests.describe()) if tests is not None else None,
         held_out=open_held_out(correction, store.class_names, inputs, tests) if correction else None,
-        sample_B=to_tensor(inputs.read(rows.rows.positions_N[:2]).inputs_B),
+        sample_B=sample_B,
     )
 
 
@@ -105,20 +116,24 @@ def _temperature(config: StudentConfig, targets: SoftTargets) -> Temperature:
     return temperatures[0] if len(set(temperatures)) == 1 else temperatures.__getitem__
 
 
-def _evaluation(tests: TransferSet, inputs: TransferSet, num_classes: int) -> Evaluation:
-    if tests.input_shape != inputs.input_shape:
+def _evaluation(tests: TransferSet, sample_B: torch.Tensor, num_classes: int) -> Evaluation:
+    if list(tests.input_shape) != list(sample_B.shape[1:]):
         raise TransferSetError(
             f"the evaluation's rows have the shape {list(tests.input_shape)}, those trained on "
-            f"{list(inputs.input_shape)}; expected the same"
+            f"{list(sample_B.shape[1:])}; expected the same"
         )
     return Evaluation(tests, num_classes)
 
 
 def identity(config: StudentConfig, data: StudentData) -> dict[str, Any]:
     """What makes this training the one that it is; JSON-able, free of paths and devices."""
-    excluded = _NOT_IDENTITY | ({"select": True} if config.select is None else {})
+    excluded = _NOT_IDENTITY | {"views": True} | ({"select": True} if config.select is None else {})
+    views = {str(view): digest(data.store.views[view].pinned()) for view in data.rows.views if view}
+    targets = config.targets.model_dump(mode="json", exclude={"views"})
     return {
         **canonical(config.model_dump(mode="json", exclude=excluded)),
+        "targets": canonical(targets),
+        **({"views": {"in turn": list(data.rows.views), "pinned": views}} if views else {}),
         "data": data.rows.digest,
         "teachers": {name: digest(data.store.teachers[name].pinned()) for name in data.targets.teachers},
     }

@@ -22,6 +22,7 @@ from softcask.pipeline.student.selecting import Selection
 from softcask.pipeline.targets.options import TargetOptions
 from softcask.pipeline.transfer_sets.base import SourceOptions
 from softcask.pipeline.transfer_sets.registry import SOURCES
+from softcask.pipeline.views.options import AugmentationOptions
 from softcask.storage_schemas.errors import ConfigError
 
 
@@ -47,6 +48,8 @@ class StudentConfig(Options):
         targets: `[targets]`: which teachers, how combined, how soft.
         transfer_set: `[transfer_set]`: the inputs, of any kind of source.
         select: `[select]`: which rows; None: all.
+        views: `[views]`: what the views of the store's rows do, as in the file of the run that labelled them;
+            needed only where that takes code of one's own. None: what the store says.
         evaluation: `[evaluation]`: a labelled transfer set to count errors on; None: none.
         preprocessing: `[preprocessing]`: what is done to each row before the model.
         model: `[model]`: its factory.
@@ -66,6 +69,7 @@ class StudentConfig(Options):
     targets: TargetOptions = TargetOptions()
     transfer_set: Annotated[SourceOptions, ByKind(SOURCES)]
     select: Selection | None = None
+    views: AugmentationOptions | None = None
     evaluation: Annotated[SourceOptions, ByKind(SOURCES)] | None = None
     preprocessing: PreprocessingOptions = PreprocessingOptions()
     model: ModelOptions

@@ -129,6 +129,7 @@ class StudentLoader:
         batch_size: Rows a batch and process.
         rank: Which process this is.
         world_size: How many there are.
+        views: Numbers of the views that are learned from: epoch e takes `views[e % len(views)]`.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class StudentLoader:
         _check_numbers(batch_size=batch_size, epochs=epochs, seed=seed, num_workers=num_workers)
         self.parts, self.batch_size = checked(parts, needs), batch_size
         self.rank, self.world_size = place_of(rank, world_size)
+        self.views = self.parts[0].views
         self._seed, self._epochs, self._mix = seed, epochs, mix
         self._temperature = temperature
         targets = [TargetRows(each.targets, each.rows.rows_N, needs) for each in self.parts]
@@ -161,8 +163,8 @@ class StudentLoader:
         both = list(zip(self.parts, targets, strict=True))
         keep = sum(len(each) * of.row_bytes for each, of in both) <= keep_bytes
         for each in targets:
-            # A copy in another process could not make them anew for another epoch's temperature.
-            each.kept = keep and not (num_workers and callable(temperature))
+            # A copy in another process could not make them anew for another epoch's temperature or view.
+            each.kept = keep and not (num_workers and (callable(temperature) or len(self.views) > 1))
         self._order = mixed([order_of(each, of, None if keep else window_bytes) for each, of in both], mix)
         if len(self._order) < self.world_size:
             raise StudentError(
@@ -254,7 +256,8 @@ class StudentLoader:
         for targets in self._serving.targets:
             if targets.kept:
                 shared = self._workers.start_method != "fork"
-                targets.keep(self._check_temperature(self._start.epoch), 0, shared=shared)
+                epoch = self._start.epoch
+                targets.keep(self._check_temperature(epoch), self._view_of(epoch), shared=shared)
         return self._workers.answers(requests)
 
     def _requests(self, position: Position) -> Iterator[Request]:
@@ -278,8 +281,11 @@ class StudentLoader:
                 sizes=tuple(last - first for first, last in own),
                 done=tuple(stop for _, stop in block),
                 temperature=temperature,
-                view=0,
+                view=self._view_of(epoch),
             )
+
+    def _view_of(self, epoch: int) -> int:
+        return self.views[epoch % len(self.views)]
 
     def _steps_a_block(self) -> int:
         row_bytes = self._serving.row_bytes
@@ -301,7 +307,14 @@ class StudentLoader:
     def _identity(self) -> dict[str, Any]:
         """What decides which rows come in which order."""
         data = {str(number): each.digest for number, each in enumerate(self.parts)}
-        return {"seed": self._seed, "rows": len(self._order), "data": data, "order": self._order.describe()}
+        views = {"views": list(self.views)} if self.views != (0,) else {}
+        return {
+            "seed": self._seed,
+            "rows": len(self._order),
+            "data": data,
+            "order": self._order.describe(),
+            **views,
+        }
 
 
 def _growing(spans: Iterator[tuple[int, int]], most: int) -> Iterator[list[tuple[int, int]]]:

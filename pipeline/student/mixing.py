@@ -71,6 +71,11 @@ def checked(parts: Sequence[Part], needs: Needs) -> tuple[Part, ...]:
         )
     if len({each.inputs is None for each in parts}) > 1:
         raise ConfigError("some parts have inputs and some have none; they cannot be mixed")
+    if len({each.views for each in parts}) > 1:
+        listed = " and ".join(str(list(each.views)) for each in parts)
+        raise ConfigError(
+            f"parts that are mixed learn from views {listed}; give all the same ones (views=[...])"
+        )
     if needs == "compressed" and len(parts) > 1:
         raise ConfigError("targets as they are stored cannot be mixed; take a loss that needs probabilities")
     if needs == "labels" and not any((each.rows.labels_N >= 0).any() for each in parts):

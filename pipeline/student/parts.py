@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from softcask.pipeline.store.reading.reader import Store, open_store
 from softcask.pipeline.student.dataset_rows import Hashes, Ids, as_hashes
@@ -26,9 +27,12 @@ from softcask.pipeline.student.joining import (
     refuse_other_content,
     refuse_unknown_content,
 )
+from softcask.pipeline.student.replaying import MixedLabels, ReplayedInputs
 from softcask.pipeline.student.selecting import Selection
 from softcask.pipeline.student.target_rows import in_shared_memory
+from softcask.pipeline.targets.in_view import chosen_views
 from softcask.pipeline.targets.soft_targets import SoftTargets
+from softcask.pipeline.views.options import AugmentationOptions
 from softcask.storage_schemas.errors import ConfigError
 
 StoreLike = str | PathLike[str] | Store | SoftTargets
@@ -54,6 +58,10 @@ class PartOptions(TypedDict, total=False):
         row_weights: What rows count in the loss, by sample id (others count 1), or one for each row of the
             store; None: all the same.
         allow_partial: Open the store although not all that was planned is labelled and sealed.
+        views: Numbers of the views that are learned from, one an epoch in turn; None takes all that these
+            teachers have labelled whole. Inputs are augmented as the teachers' were; 0 is rows as they are.
+        augmentation: What the views do, as a section `[views]`, where that takes code that a store cannot
+            bring about.
     """
 
     inputs: Any
@@ -68,6 +76,8 @@ class PartOptions(TypedDict, total=False):
     select: Selection | None
     row_weights: Mapping[str, float] | Sequence[float] | None
     allow_partial: bool
+    views: Sequence[int] | None
+    augmentation: AugmentationOptions | Mapping[str, Any] | None
 
 
 def part(
@@ -85,6 +95,8 @@ def part(
     select: Selection | None = None,
     row_weights: Mapping[str, float] | Sequence[float] | None = None,
     allow_partial: bool = False,
+    views: Sequence[int] | None = None,
+    augmentation: AugmentationOptions | Mapping[str, Any] | None = None,
 ) -> Part:
     """A store with its inputs; reads ids and labels, no inputs and no logits.
 
@@ -102,6 +114,8 @@ def part(
         select: ...
         row_weights: ...
         allow_partial: ...
+        views: ...
+        augmentation: ...
 
     Raises:
         MisalignedRows: Inputs and store do not match, see `join`.
@@ -123,9 +137,16 @@ def part(
     if rows_in is not None and rows_in.known_hashes is not None:
         hashes_N = rows_in.known_hashes[joined.positions_N]
         refuse_other_content(targets.store, joined.rows_N, hashes_N, "the dataset")
+    whole, chosen = joined, _views(targets, views)
     if select is not None:
         joined = select.of(joined, targets)
-    return Part(targets, joined, rows_in, _weights(row_weights, targets, joined))
+    made = Part(targets, joined, rows_in, _weights(row_weights, targets, joined))
+    made.views = chosen
+    if rows_in is not None and any(chosen):
+        made.replayed = ReplayedInputs(
+            _store_of(targets), rows_in, whole, chosen, _augmentation(augmentation)
+        )
+    return made
 
 
 class Part:
@@ -136,7 +157,12 @@ class Part:
         rows: The rows.
         inputs: Where their inputs come from; None: there are none.
         weights_N: What each row counts in the loss; None: all the same.
+        views: Numbers of the views that are learned from, one an epoch in turn.
+        replayed: Inputs in views; None where there are none but the rows as they are.
     """
+
+    views: tuple[int, ...] = (0,)
+    replayed: ReplayedInputs | None = None
 
     def __init__(
         self,
@@ -156,9 +182,26 @@ class Part:
     def share(self) -> None:
         """Tell worker processes what is recognised already, and be told by them."""
         in_shared_memory(self._recognised)
+        if self.replayed is not None:
+            self.replayed.share()
+
+    def mixes(self, view: int) -> bool:
+        """Whether a view mixes inputs with each other."""
+        return self.replayed is not None and self.replayed.mixes(view)
+
+    def read_view(self, picked_B: NDArray[np.int64], view: int) -> tuple[Any, MixedLabels | None]:
+        """Inputs of rows in a view, and the labels that are mixed, where rows are; see `read`.
+
+        Raises:
+            ManifestMismatch: Rows do not come out in this view as they did where it was pinned.
+            SoftcaskError: As `read`, and as the view's steps do.
+        """
+        if view == 0 or self.replayed is None:
+            return self.read(picked_B), None
+        return self.replayed.read(self.rows.rows_N[picked_B], view)
 
     def read(self, picked_B: NDArray[np.int64]) -> Any:
-        """Inputs of rows by their number among these; None where there are none.
+        """Inputs of rows as they are, by their number among these; None where there are none.
 
         Raises:
             MisalignedRows: One's content is not what the teachers saw; looked at when a row first comes.
@@ -213,3 +256,33 @@ def _weights(
     if not (np.isfinite(weights_S) & (weights_S >= 0)).all():
         raise ConfigError("row_weights must be finite and not below 0")
     return weights_S[rows.rows_N]
+
+
+def _store_of(targets: SoftTargets) -> Store:
+    """The store that soft targets are of.
+
+    Raises:
+        ConfigError: They are of something else, which has no views.
+    """
+    if not isinstance(targets.store, Store):
+        raise ConfigError(
+            f"{targets.store.uri} is no store that was opened by `open_store`, and has no views"
+        )
+    return targets.store
+
+
+def _views(targets: SoftTargets, wanted: Sequence[int] | None) -> tuple[int, ...]:
+    if wanted is None and not isinstance(targets.store, Store):
+        return (0,)
+    return chosen_views(_store_of(targets), targets.teachers, wanted)
+
+
+def _augmentation(
+    given: AugmentationOptions | Mapping[str, Any] | None,
+) -> AugmentationOptions | None:
+    if not isinstance(given, Mapping):
+        return given
+    try:
+        return AugmentationOptions.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(f"augmentation is no valid section [views]: {error}") from error

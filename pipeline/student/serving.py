@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from softcask.pipeline.preprocessing import to_tensor
 from softcask.pipeline.student.batch import StudentBatch, Values, changed, pinned
 from softcask.pipeline.student.parts import Part
+from softcask.pipeline.student.replaying import without_mixing
 from softcask.pipeline.student.target_rows import TargetRows
 from softcask.storage_schemas.errors import ConfigError
 
@@ -53,14 +54,21 @@ class Made:
     Attributes:
         inputs: Of all its rows.
         targets: Likewise, by name of what they consist of.
+        mixing: Likewise, the fields of `MixedLabels` by name; none where no row is mixed with another.
     """
 
     inputs: Any
     targets: Mapping[str, Any]
+    mixing: Mapping[str, Any]
 
     def pin_memory(self) -> Made:
         """The same in memory that a GPU fetches from by itself."""
-        return replace(self, inputs=changed(self.inputs, pinned), targets=changed(self.targets, pinned))
+        return replace(
+            self,
+            inputs=changed(self.inputs, pinned),
+            targets=changed(self.targets, pinned),
+            mixing=changed(self.mixing, pinned),
+        )
 
 
 class Serving:
@@ -94,7 +102,7 @@ class Serving:
             StoreError: The store cannot be read.
         """
         if len(self.parts) == 1:
-            inputs, targets = self._of_part(0, request.picked_R, request)
+            inputs, targets, mixing = self._of_part(0, request.picked_R, request)
         else:
             part_R = self.part_numbers(request.picked_R)
             where = [np.flatnonzero(part_R == number) for number in range(len(self.parts))]
@@ -104,13 +112,25 @@ class Serving:
                 if len(at_r)
             ]
             places = [at_r for at_r, _ in made]
-            inputs = merged([inputs for _, (inputs, _) in made], places)
-            targets = merged([targets for _, (_, targets) in made], places)
-        return Made(inputs=changed(inputs, _as_tensor), targets=changed(targets, _as_tensor))
+            inputs, targets, mixing = (
+                merged(list(each), places) for each in zip(*(m for _, m in made), strict=True)
+            )
+        return Made(
+            inputs=changed(inputs, _as_tensor),
+            targets=changed(targets, _as_tensor),
+            mixing=changed(mixing, _as_tensor),
+        )
 
-    def _of_part(self, number: int, picked_R: NDArray[np.int64], request: Request) -> tuple[Any, Any]:
+    def _of_part(
+        self, number: int, picked_R: NDArray[np.int64], request: Request
+    ) -> tuple[Any, Any, dict[str, Any]]:
+        part = self.parts[number]
         targets = self.targets[number].take(picked_R, request.temperature, request.view)
-        return self.parts[number].read(picked_R), targets
+        inputs, mixing = part.read_view(picked_R, request.view)
+        if mixing is None and not any(each.mixes(request.view) for each in self.parts):
+            return inputs, targets, {}
+        mixing = mixing or without_mixing(part.rows.labels_N[picked_R])
+        return inputs, targets, {"share_B": mixing.share_B, "partner_labels_B": mixing.partner_labels_B}
 
     def part_numbers(self, picked_R: NDArray[np.int64]) -> NDArray[np.int64]:
         """Which part each row is of."""
@@ -149,6 +169,8 @@ class Binding:
             weights_B=None if weights_N is None else torch.from_numpy(weights_N[picked_R]),
             temperature=request.temperature,
             view=request.view,
+            share_B=made.mixing.get("share_B"),
+            partner_labels_B=made.mixing.get("partner_labels_B"),
             sources_B=torch.from_numpy(serving.part_numbers(picked_R)) if len(serving.parts) > 1 else None,
         )
         if self._pin:

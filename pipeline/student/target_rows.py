@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from softcask.pipeline.preprocessing import to_tensor
+from softcask.pipeline.targets.in_view import in_view
 from softcask.storage_schemas.codecs.registry import codec_from
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class TargetRows:
         self.kept = False
         self._key: tuple[float, int] | None = None
         self._kept: Mapping[str, torch.Tensor] = {}
+        self._views: dict[int, SoftTargets] = {0: targets}
 
     def check(self, temperature: float) -> None:
         """Refuse a temperature that makes no sense, or that the logits were not kept for.
@@ -95,8 +97,14 @@ class TargetRows:
         """What a loss is given, of what `take` has made; None where it needs labels alone."""
         return self._targets.compressed(made) if self._needs == "compressed" else made.get("")
 
+    def _in_view(self, view: int) -> SoftTargets:
+        if view not in self._views:
+            store: Any = self._targets.store
+            self._views[view] = in_view(self._targets, store, view)
+        return self._views[view]
+
     def _made(self, rows_B: NDArray[np.int64], temperature: float, view: int) -> dict[str, NDArray[Any]]:
-        targets = self._targets
+        targets = self._in_view(view)
         if self._needs == "compressed":
             return targets.columns(rows_B)
         if self._needs == "logits":

@@ -57,6 +57,10 @@ class Replay:
         self._segments: dict[int, SegmentRows] = {}
         self._probed: set[int] = set()
 
+    def mixes(self, view: int) -> bool:
+        """Whether a view mixes rows with partners."""
+        return view in self._views and self._views[view].mixes
+
     def read(
         self, rows_B: NDArray[np.int64], view: int, *, inputs_B: NDArray[Any] | None = None
     ) -> ViewedRows:
