@@ -83,7 +83,7 @@ def open_data(config: StudentConfig) -> StudentData:
         views=config.targets.views,
         augmentation=config.views,
     )
-    sample_B = to_tensor(rows.read_view(np.arange(min(2, len(rows))), rows.views[0])[0])
+    sample_B = _sample(rows, inputs)
     tests = config.evaluation.open() if config.evaluation is not None else None
     correction = config.bias_correction
     return StudentData(
@@ -114,6 +114,14 @@ def _temperature(config: StudentConfig, targets: SoftTargets) -> Temperature:
         for temperature in {min(temperatures), max(temperatures)}:
             targets.check_temperature(temperature)
     return temperatures[0] if len(set(temperatures)) == 1 else temperatures.__getitem__
+
+
+def _sample(rows: Part, inputs: TransferSet) -> torch.Tensor:
+    """Two rows as the first epoch has them."""
+    if rows.views[0] == 0:
+        return to_tensor(inputs.read(rows.rows.positions_N[:2]).inputs_B)
+    viewed_B, _ = rows.read_view(np.arange(min(2, len(rows))), rows.views[0])
+    return to_tensor(viewed_B)
 
 
 def _evaluation(tests: TransferSet, sample_B: torch.Tensor, num_classes: int) -> Evaluation:
