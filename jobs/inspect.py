@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,8 @@ from softcask.jobs.options import Json, StoreUri
 from softcask.storage_schemas.errors import ConfigError, IncompleteStore, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from softcask.pipeline.store.reading.reader import Store
@@ -236,11 +239,18 @@ def _show(found: dict[str, Any]) -> None:
             for name, t in found["teachers"].items()
         ],
     )
-    for number, view in found["views"].items():
+    for numbers, view in _alike(found["views"]):
         steps = ", ".join(_told(step) for step in view["steps"])
         units = ", ".join(f"{name} {count:,}" for name, count in view["units"].items())
-        console.say(f"view {number}      {steps}; seed {view['seed']}; units of {units}")
+        console.say(f"{f'view {numbers}':11} {steps}; seed {view['seed']}; units of {units}")
     _show_losses(found["teachers"])
+
+
+def _alike(views: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Views that tell the same, as one: there may be hundreds."""
+    for _, same in groupby(views.items(), key=lambda each: each[1]):
+        numbers, told = zip(*same, strict=True)
+        yield numbers[0] if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}", told[0]
 
 
 def _told(step: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from softcask.pipeline.student.selecting import Selection
 from softcask.pipeline.targets.options import TargetOptions
 from softcask.pipeline.transfer_sets.base import SourceOptions
 from softcask.pipeline.transfer_sets.registry import SOURCES
-from softcask.pipeline.views.options import AugmentationOptions
+from softcask.pipeline.views.options import ViewsOptions
 from softcask.storage_schemas.errors import ConfigError
 
 
@@ -69,7 +69,7 @@ class StudentConfig(Options):
     targets: TargetOptions = TargetOptions()
     transfer_set: Annotated[SourceOptions, ByKind(SOURCES)]
     select: Selection | None = None
-    views: AugmentationOptions | None = None
+    views: ViewsOptions | None = None
     evaluation: Annotated[SourceOptions, ByKind(SOURCES)] | None = None
     preprocessing: PreprocessingOptions = PreprocessingOptions()
     model: ModelOptions

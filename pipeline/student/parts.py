@@ -32,7 +32,7 @@ from softcask.pipeline.student.selecting import Selection
 from softcask.pipeline.student.target_rows import in_shared_memory
 from softcask.pipeline.targets.in_view import chosen_views
 from softcask.pipeline.targets.soft_targets import SoftTargets
-from softcask.pipeline.views.options import AugmentationOptions
+from softcask.pipeline.views.options import AugmentationOptions, ViewsOptions
 from softcask.storage_schemas.errors import ConfigError
 
 StoreLike = str | PathLike[str] | Store | SoftTargets
@@ -283,6 +283,6 @@ def _augmentation(
     if not isinstance(given, Mapping):
         return given
     try:
-        return AugmentationOptions.model_validate(given)
+        return ViewsOptions.model_validate(given)
     except ValidationError as error:
         raise ConfigError(f"augmentation is no valid section [views]: {error}") from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from softcask.pipeline.views.probing import check_probe, view_manifest
 from softcask.pipeline.views.segments import Read, SegmentRows
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import CorruptObject, ManifestMismatch
-from softcask.storage_schemas.fingerprint import canonical, differences
+from softcask.storage_schemas.fingerprint import differences
 from softcask.storage_schemas.unit_codes import views_of
 from softcask.storage_schemas.views import ViewManifest
 
@@ -36,7 +37,13 @@ def refuse_other_views(objects: StoreObjects, options: ViewsOptions | None) -> N
 
 def differing_fields(manifest: ViewManifest, views: Views) -> list[str]:
     """In what a description of views differs from what one of them is pinned to: a line a field."""
-    return differences(canonical({"view": manifest.view, **views.facts()}), canonical(manifest.pinned()))
+    return differences(_by_step(views.facts()), _by_step(manifest.pinned()))
+
+
+def _by_step(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of views with a field for each step, so that what differs within one is told by itself."""
+    steps = {f"steps[{number}]": step for number, step in enumerate(facts["steps"])}
+    return {"seed": facts["seed"], **steps, "number of steps": len(steps)}
 
 
 def pin_views(

@@ -140,7 +140,7 @@ def test_code_of_ones_own_is_stated_by_the_student(tmp_path: Path) -> None:
     precompute(config(tmp_path, views=section(1, JITTER)))
     with pytest.raises(StoreError, match=r"Write the section \[views\]"):
         batches(tmp_path)
-    stated = {"seed": 3, "steps": [JITTER]}
+    stated = section(1, JITTER)  # as it stands in the run's file
     assert {batch.view for batch in batches(tmp_path, augmentation=stated, epochs=2)} == {0, 1}
     with pytest.raises(ManifestMismatch, match="seed: found 4, expected 3"):
         batches(tmp_path, augmentation={**stated, "seed": 4})
