@@ -247,6 +247,9 @@ class StudentLoader:
                         "a second loader"
                     )
                 self._position = Position(epoch=request.epoch, rows=done)
+                if done == len(self._order) and self._is_last(request.epoch):
+                    # Now: a loop that counts batches never asks for the one that is not there.
+                    self._start = self._position.normal(done)
                 yield batch
         self._start = self._position = self._position.normal(len(self._order))
 
@@ -265,9 +268,13 @@ class StudentLoader:
         epoch, done = position.epoch, position.rows
         while True:
             yield from self._epoch_requests(epoch, done)
-            epoch, done = epoch + 1, 0
-            if self._epochs is not None and epoch % self._epochs == 0:
+            if self._is_last(epoch):
                 return
+            epoch, done = epoch + 1, 0
+
+    def _is_last(self, epoch: int) -> bool:
+        """Whether an iteration ends with this epoch."""
+        return self._epochs is not None and (epoch + 1) % self._epochs == 0
 
     def _epoch_requests(self, epoch: int, done: int) -> Iterator[Request]:
         order, temperature = self._order.of(self._seed, epoch), self._check_temperature(epoch)

@@ -298,6 +298,14 @@ def test_an_iteration_goes_on_with_the_next_epoch_by_itself(world: Any) -> None:
     assert found.epoch == 2
 
 
+def test_a_loop_that_counts_batches_goes_on_with_the_next_epoch_too(world: Any) -> None:
+    # As Lightning's does: it never asks for the batch behind the last.
+    counting, asking = loader(world), loader(world)
+    counted = [places(islice(counting, len(counting))) for _ in range(2)]
+    assert counted == [places(asking) for _ in range(2)]
+    assert (counting.epoch, counting.state_dict()) == (asking.epoch, asking.state_dict())
+
+
 def test_a_look_at_one_batch_takes_none_away(world: Any) -> None:
     found = loader(world)
     expected = places(loader(world))
