@@ -21,7 +21,8 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.fields["rate"] or task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="cyan")
+        # Of few and slow things the time left says more.
+        return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed and speed >= 2 else "", style="cyan")
 
 
 class _TimeLeft(ProgressColumn):

@@ -15,7 +15,11 @@ from typer.testing import CliRunner
 from softcask.jobs.cli import app
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*sorted((ROOT / "docs" / "clusters").glob("*.md")), ROOT / "docker" / "README.md"]
+PAGES = [
+    *sorted((ROOT / "docs" / "clusters").glob("*.md")),
+    ROOT / "docker" / "README.md",
+    ROOT / "docs" / "training.md",
+]
 SCRIPTS = [
     ROOT / "docs" / "clusters" / "softcask.sbatch",
     *sorted((ROOT / "docker").glob("**/*.yaml")),

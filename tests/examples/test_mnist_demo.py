@@ -5,15 +5,13 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import shutil
-import struct
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "mnist"
-ROWS = {"train": 600, "t10k": 200}
+from tests.examples.digits import MNIST as EXAMPLE
+from tests.examples.digits import cut_digits
 
 
 @pytest.fixture
@@ -22,10 +20,7 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for name in ("run.toml", "student.toml", "models.py"):
         shutil.copy(EXAMPLE / name, tmp_path)
     shutil.copytree(EXAMPLE / "weights", tmp_path / "weights")
-    (tmp_path / "data").mkdir()
-    for split, rows in ROWS.items():
-        _cut(f"{split}-images-idx3-ubyte.gz", tmp_path / "data", rows, header=16, row_bytes=28 * 28)
-        _cut(f"{split}-labels-idx1-ubyte.gz", tmp_path / "data", rows, header=8, row_bytes=1)
+    cut_digits(tmp_path / "data", train=600, t10k=200)
     spec = importlib.util.spec_from_file_location("mnist_demo", EXAMPLE / "demo.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -33,13 +28,6 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(module, "HERE", tmp_path)
     monkeypatch.setattr(module, "OUT", tmp_path / "out")
     return module
-
-
-def _cut(name: str, folder: Path, rows: int, *, header: int, row_bytes: int) -> None:
-    """The first rows of an IDX file: its count is the second number of the header."""
-    whole = gzip.decompress((EXAMPLE / "data" / name).read_bytes())
-    kept = whole[:4] + struct.pack(">I", rows) + whole[8 : header + rows * row_bytes]
-    (folder / name).write_bytes(gzip.compress(kept, 1))
 
 
 def test_the_demo_labels_once_trains_three_students_and_draws_its_picture(
