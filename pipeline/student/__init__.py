@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from softcask.pipeline.student.batch import StudentBatch
     from softcask.pipeline.student.loading import StudentLoader, loader
+    from softcask.pipeline.student.mixed_labels import loss_of
     from softcask.pipeline.student.parts import Part, part
     from softcask.pipeline.student.results import StudentProgress, StudentResult
     from softcask.pipeline.student.selecting import Between, Selection
@@ -23,6 +24,7 @@ __all__ = [
     "Part",
     "Selection",
     "Between",
+    "loss_of",
     "train_student",
     "StudentProgress",
     "StudentResult",
@@ -36,6 +38,7 @@ _HOMES = {
     "Part": "parts",
     "Selection": "selecting",
     "Between": "selecting",
+    "loss_of": "mixed_labels",
     "train_student": "training",
     "StudentProgress": "results",
     "StudentResult": "results",

@@ -98,7 +98,7 @@ def part(
     views: Sequence[int] | None = None,
     augmentation: AugmentationOptions | Mapping[str, Any] | None = None,
 ) -> Part:
-    """A store with its inputs; reads ids and labels, no inputs and no logits.
+    """A store with its inputs; reads ids and labels, no logits, and no inputs but a few to try a view.
 
     Args:
         store: A path or URL, an open store, or teachers of one that are combined already.
@@ -143,9 +143,11 @@ def part(
     made = Part(targets, joined, rows_in, _weights(row_weights, targets, joined))
     made.views = chosen
     if rows_in is not None and any(chosen):
-        made.replayed = ReplayedInputs(
+        replayed = made.replayed = ReplayedInputs(
             _store_of(targets), rows_in, whole, chosen, _augmentation(augmentation)
         )
+        # What cannot be replayed is to be told now, and not by the second epoch.
+        replayed.read(joined.rows_N[:1], next(filter(None, chosen)))
     return made
 
 
