@@ -20,7 +20,7 @@ from softcask.storage_schemas.fingerprint import digest
 Loss = Literal["hard", "distillation", "logit_matching"]
 
 LR = 1e-3
-"""Of all students but those of section `rate`, which chose it."""
+"""Of all students but those of section `rate`, which tries others on held-out rows."""
 
 _SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 16, "lr": 3e-3}
 

@@ -1,4 +1,4 @@
-"""Learning rates on held-out training rows: how those of the other sections were chosen."""
+"""Learning rates on held-out training rows, with labels and with soft targets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ RATE = Section(
     name="rate",
     title="The learning rate, with labels and with soft targets",
     about=f"800-800 nets, {EPOCHS} epochs on 50,000 training rows, judged on the other 10,000, which the "
-    "teacher has not seen either. This is where the learning rate of all other sections was chosen.",
+    "teacher has not seen either: whether these rows choose the rate of all other sections.",
     unit="errors of 10,000 held-out training rows",
     lines=(
         Line(key="teacher", name="1200-1200, the teacher of these", runs=FIT.teachers),
