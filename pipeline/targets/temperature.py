@@ -35,7 +35,7 @@ class TemperatureSchedule(Options):
                 "a constant schedule goes nowhere: leave out to and epochs, or name linear or cosine"
             )
         if self.kind != "constant" and self.to is None:
-            raise ConfigError(f"a {self.kind} schedule needs to, the temperature where it ends")
+            raise ConfigError(f"a {self.kind} schedule ends somewhere: give the temperature as to")
         return self
 
     def temperatures(self, start: float, epochs: int) -> tuple[float, ...]:

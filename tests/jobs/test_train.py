@@ -90,6 +90,39 @@ def test_a_student_of_labels_alone_is_not_said_to_have_learnt_from_teachers(
     assert "230 rows, from labels alone" in done.stdout and "soft targets" not in done.stdout
 
 
+@pytest.mark.parametrize("codec", ["topk", "lowrank"])
+def test_a_student_of_columns_makes_the_errors_of_one_of_decoded_soft_targets(
+    softcask: Softcask, project: Project, student: str, codec: str
+) -> None:
+    done = softcask("precompute", project.run, "--set", f"store.codec={codec}", "--set", "store.uri=other")
+    assert done.exit_code == 0, done.stderr
+    of = ["--set", "store=other", "--set", "targets.teachers=['a']", "--json"]
+    one, other = (
+        json.loads(softcask("train", student, *of, *sets).stdout)
+        for sets in (
+            ("--set", "loss.kind=distillation", "--set", "output=dense"),
+            ("--set", "loss.kind=compressed_kl", "--set", "output=straight"),
+        )
+    )
+    assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    assert other["errors"] == pytest.approx(one["errors"], abs=1)
+
+
+def test_a_students_bias_is_mended_where_the_file_says_so(
+    softcask: Softcask, project: Project, student: str
+) -> None:
+    inputs, labels = (np.load(project.folder / f"{name}.npy") for name in ("inputs", "labels"))
+    np.save(project.folder / "held_out.npy", inputs + np.float32(0.25))
+    np.save(project.folder / "held_out_labels.npy", labels)
+    section = '{classes=[2],held_out={kind="arrays",inputs="held_out.npy",labels="held_out_labels.npy"}}'
+    done = softcask("train", student, "--set", f"bias_correction={section}")
+    assert done.exit_code == 0, done.stderr
+    facts = json.loads((project.folder / "student" / "result.json").read_text())["bias_correction"]
+    assert facts["parameter"].endswith("bias")
+    assert f"fitted to {len(labels)} held-out rows" in done.stdout
+    assert facts["parameter"] in done.stdout.replace("\n", "")
+
+
 def test_a_finished_training_is_known_again_and_can_be_begun_anew(softcask: Softcask, student: str) -> None:
     first = json.loads(softcask("train", student, "--json").stdout)
     again = softcask("train", student, "--json")

@@ -44,7 +44,7 @@ def test_one_epoch_is_at_the_temperature_it_begins_with() -> None:
     [
         ({"kind": "constant", "to": 2}, "a constant schedule goes nowhere"),
         ({"to": 2}, "a constant schedule goes nowhere"),
-        ({"kind": "linear"}, "a linear schedule needs to, the temperature where it ends"),
+        ({"kind": "linear"}, "a linear schedule ends somewhere: give the temperature as to"),
         ({"kind": "cosine", "to": 0}, "greater than 0"),
         ({"kind": "cosine", "to": 2, "epochs": 1}, "greater than or equal to 2"),
         ({"kind": "step", "to": 2}, "constant.*linear.*cosine"),
