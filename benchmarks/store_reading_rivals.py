@@ -145,9 +145,11 @@ def streaming(logits: np.ndarray, folder: Path, workers: int) -> tuple[Read, Rea
     if workers:
         rows = StreamingDataset(local=place, batch_size=BATCH, shuffle=True)
         return both(loader(rows, batch_size=BATCH, num_workers=workers))
-    found = StreamingDataset(local=place, batch_size=1, shuffle=False)
+    # With the batches of one row that a loader without batches suggests it sleeps most of the time.
+    ahead = {"batch_size": BATCH, "predownload": len(logits)}
+    found = StreamingDataset(local=place, shuffle=False, **ahead)
     assert np.array_equal(found[3]["logits"], logits[3])
-    mixed = StreamingDataset(local=place, batch_size=1, shuffle=True)
+    mixed = StreamingDataset(local=place, shuffle=True, **ahead)
     return lambda _: found, lambda _: mixed
 
 
