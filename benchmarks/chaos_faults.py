@@ -29,7 +29,6 @@ class Fault:
         go: Runs one store to its end, with about so many blows.
         runs: Stores.
         blows: Blows a store.
-        retried: Whether units are tried again that nothing happened to but that they could not be written.
         place: Where the store is: `disk`, `small` (a disk that can be filled) or `s3`.
     """
 
@@ -38,7 +37,6 @@ class Fault:
     runs: int
     blows: int
     place: str = "disk"
-    retried: bool = False
 
 
 def kill_actors(run: Run, blows: int) -> None:
@@ -146,7 +144,7 @@ def fill_disk(run: Run, blows: int) -> None:
         if not run.pause_until_under_way():
             break
         filler = disk / "filler"
-        run.strike(lambda filler=filler: _fill(filler))  # type: ignore[misc]
+        run.strike(lambda filler=filler: _fill(run, filler))  # type: ignore[misc]
         if run.world.random.random() < 0.5:
             time.sleep(run.world.random.uniform(0.2, 2.0))
             filler.unlink()
@@ -198,7 +196,7 @@ def all_faults(server: S3, scale: float) -> list[Fault]:
         Fault(name="SIGKILL of a raylet with its node", go=kill_nodes, runs=runs(5), blows=5),
         Fault(name="SIGSTOP of a node, later SIGCONT", go=stop_nodes, runs=runs(3), blows=3),
         Fault(name="SIGKILL of the driver", go=kill_drivers, runs=runs(4), blows=5),
-        Fault(name="disk full", go=fill_disk, runs=runs(3), blows=3, place="small", retried=True),
+        Fault(name="disk full", go=fill_disk, runs=runs(3), blows=3, place="small"),
         Fault(name="SIGKILL of the GCS", go=kill_heads, runs=runs(2), blows=1),
         Fault(
             name="storage faults of an S3 server",
@@ -238,10 +236,11 @@ def _kill_gcs(run: Run, workers: int) -> int:
     return workers
 
 
-def _fill(filler: Path) -> int:
-    """Nothing that was in flight need be computed again, but each unit that could not be written is."""
+def _fill(run: Run, filler: Path) -> int:
+    """What cannot be written waits for room; it is computed again where the run has ended before."""
+    workers = len(run.world.workers())
     block = bytes(1 << 16)
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(block):
             pass
-    return 0
+    return workers
