@@ -18,7 +18,9 @@ from softcask.storage_schemas.errors import StoreAccess, StoreError
 TEMPORARY = ".tmp-"
 """How the name of a file begins that is no object yet."""
 
-_NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EXDEV)
+_NO_UNNAMED_FILES = tuple(
+    getattr(errno, name) for name in ("EOPNOTSUPP", "EISDIR", "EINVAL", "ENOENT", "EXDEV", "EPERM")
+)
 
 
 def refuse_leaving(root: str, key: str) -> None:
@@ -76,7 +78,7 @@ def publish_file(target: Path, data: bytes) -> bool:
         try:
             published = _link_unnamed(target, data)
         except OSError as error:
-            if error.errno not in (*_NO_UNNAMED_FILES, errno.EPERM):
+            if error.errno not in _NO_UNNAMED_FILES:
                 raise
             published = _link_temporary(target, data)
     # Of a name found taken too: its writer may not have come to this, and a receipt must not outlast it.
@@ -154,14 +156,23 @@ def _temporary(target: Path, data: bytes) -> Iterator[Path]:
     _make_folder(target.parent)
     temporary = target.parent / f"{TEMPORARY}{target.name}-{secrets.token_hex(8)}"
     try:
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         try:
-            _write_all(descriptor, data)
-        finally:
-            os.close(descriptor)
+            _link_unnamed(temporary, data)  # named for a moment only: killed before, it leaves nothing
+        except OSError as error:
+            if error.errno not in _NO_UNNAMED_FILES:
+                raise
+            _write_named(temporary, data)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write_named(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        _write_all(descriptor, data)
+    finally:
+        os.close(descriptor)
 
 
 def _make_folder(folder: Path) -> None:
