@@ -40,7 +40,7 @@ MEMBERS = teachers(
 ENSEMBLE = Store(name="ensemble", teachers=MEMBERS)
 
 
-def students(name: str, *, epochs: int = 80, store: Store = BIG, **fields: Any) -> tuple[StudentRun, ...]:
+def students(name: str, *, epochs: int = 50, store: Store = BIG, **fields: Any) -> tuple[StudentRun, ...]:
     """Students that differ by their seed; `fields` as `StudentRun` has them."""
     return tuple(StudentRun(name=name, store=store, seed=seed, epochs=epochs, **fields) for seed in SEEDS)
 

@@ -34,6 +34,7 @@ from examples.paper.teachers import logits_of, train
 from softcask.pipeline.config.toml import read_tables
 from softcask.pipeline.student.bias import fit_shift
 from softcask.pipeline.student.process import Clock
+from softcask.pipeline.student.results import StudentProgress
 from softcask.pipeline.student.training import CHECKPOINT, MODEL
 from softcask.pipeline.weights import file_digest
 from softcask.storage_schemas.errors import CheckpointError
@@ -102,9 +103,9 @@ class Workshop:
         }
         config = softcask.load_student(STUDENT_FILE, overrides)
         try:
-            result = softcask.train_student(config)
+            result = softcask.train_student(config, progress=_tell)
         except CheckpointError:  # it was begun from teachers that have been trained anew since
-            result = softcask.train_student(config, restart=True)
+            result = softcask.train_student(config, progress=_tell, restart=True)
         logits_NC = self._logits(run, run.judged_on)
         return self._judged(
             run, logits_NC, result.seconds, result.cpu_seconds, self._digests(run.store.teachers)
@@ -195,6 +196,13 @@ class Workshop:
 
     def _folder(self, run: Run) -> Path:
         return self.cache / "nets" / f"{label(run)}-{_short(described(run))}"
+
+
+def _tell(progress: StudentProgress) -> None:
+    """A line every ten epochs."""
+    done = progress.epoch + 1
+    if done % 10 == 0 and progress.step * progress.epochs == done * progress.steps:
+        print(f"  epoch {done} of {progress.epochs}: loss {progress.loss:.4f}", flush=True)
 
 
 def _short(value: Any) -> str:
