@@ -15,9 +15,9 @@ def _by_temperature(units: int, paper: str) -> tuple[Line, ...]:
         runs = students(f"{units} {name}", hidden_sizes=(units, units), **fields)
         return Line(key=f"{units} {key}", name=f"{units}-{units}, {name}", paper=paper, runs=runs)
 
-    soft = [line(f"{t:g}", f"T = {t:g}", temperature=t, epochs=50) for t in TEMPERATURES]
-    matched = line("logits", "logits matched", loss="logit_matching", epochs=50)
-    return line("hard", "labels", loss="hard", epochs=50), *soft, matched
+    soft = [line(f"{t:g}", f"T = {t:g}", temperature=t) for t in TEMPERATURES]
+    matched = line("logits", "logits matched", loss="logit_matching")
+    return line("hard", "labels", loss="hard"), *soft, matched
 
 
 TEMPERATURE = Section(
