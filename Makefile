@@ -66,8 +66,9 @@ bench-store: $(READY)  ## reading beside other loaders, codecs beside others' at
 	$(BIN)/python benchmarks/codec_fidelity.py --out benchmarks/results
 	$(BIN)/python benchmarks/student_from_codec.py --windows 32 --out benchmarks/results
 
-bench-student: $(READY)  ## steps fed from a store beside tensors in memory and live teachers; the loader beside others
+bench-student: $(READY)  ## steps fed from a store beside tensors in memory and live teachers; the loader beside others; a loss straight from columns
 	$(BIN)/python benchmarks/student_feeding.py --out benchmarks/results
+	$(BIN)/python benchmarks/compressed_loss.py --out benchmarks/results
 
 chaos: $(READY)  ## kill, stop and starve every part of a run at seeded times; compare what it stored; half an hour
 	$(BIN)/python benchmarks/chaos.py --out benchmarks/results/chaos.md $(ARGS)
