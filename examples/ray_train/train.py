@@ -77,7 +77,7 @@ def train(options: dict[str, Any]) -> None:
         for batch in loader:
             batch = batch.to(device)
             logits = parallel(batch.inputs / 255)
-            loss = loss_of.compute(logits, batch.targets, batch.labels_B, batch.temperature)
+            loss = student.batch_loss(loss_of, logits, batch)
             optimiser.zero_grad()
             mean_over_all(loss, len(batch)).backward()
             optimiser.step()

@@ -70,7 +70,7 @@ def main() -> None:
         for batch in loader:
             batch = batch.to(device)
             logits = model(batch.inputs / 255)
-            loss = loss_of.compute(logits, batch.targets, batch.labels_B, batch.temperature)
+            loss = student.batch_loss(loss_of, logits, batch)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

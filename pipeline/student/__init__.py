@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from softcask.pipeline.student.batch import StudentBatch
     from softcask.pipeline.student.loading import StudentLoader, loader
-    from softcask.pipeline.student.mixed_labels import loss_of
+    from softcask.pipeline.student.mixed_labels import batch_loss
     from softcask.pipeline.student.parts import Part, part
     from softcask.pipeline.student.results import StudentProgress, StudentResult
     from softcask.pipeline.student.selecting import Between, Selection
@@ -24,7 +24,7 @@ __all__ = [
     "Part",
     "Selection",
     "Between",
-    "loss_of",
+    "batch_loss",
     "train_student",
     "StudentProgress",
     "StudentResult",
@@ -38,7 +38,7 @@ _HOMES = {
     "Part": "parts",
     "Selection": "selecting",
     "Between": "selecting",
-    "loss_of": "mixed_labels",
+    "batch_loss": "mixed_labels",
     "train_student": "training",
     "StudentProgress": "results",
     "StudentResult": "results",

@@ -33,7 +33,8 @@ class StudentBatch:
         temperature: T of the targets.
         view: Number of the view that inputs and targets are of.
         share_B: Where the view mixes rows with partners: how much of each is the row itself, float32. A hard
-            loss is `share * loss(label) + (1 - share) * loss(partner's label)`; see `mixed_labels.loss_of`.
+            loss is `share * loss(label) + (1 - share) * loss(partner's label)`; see
+            `mixed_labels.batch_loss`.
         partner_labels_B: The partners' labels, -1 where one has none; None where none are mixed.
         sources_B: Which of several mixed parts each row is of, by number; None where there is one.
     """

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from softcask.pipeline.student.losses.base import LossOptions
 
 
-def loss_of(loss: LossOptions, logits_BC: Tensor, batch: StudentBatch) -> Tensor:
+def batch_loss(loss: LossOptions, logits_BC: Tensor, batch: StudentBatch) -> Tensor:
     """The loss of a batch, a scalar.
 
     Weights are factors, so of mixed rows it is the loss by their own labels, weighted by their shares, and

@@ -22,7 +22,7 @@ from softcask.storage_schemas.errors import TransferSetError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixedLabels:
-    """Labels of rows that are mixed with others; see `mixed_labels.loss_of`.
+    """Labels of rows that are mixed with others; see `mixed_labels.batch_loss`.
 
     Attributes:
         partner_labels_B: Labels of the partners, -1 where one has none.

@@ -9,7 +9,7 @@ import torch
 from softcask.pipeline.preprocessing import PreprocessingOptions, to_tensor
 from softcask.pipeline.student.batch import StudentBatch
 from softcask.pipeline.student.losses.base import LossOptions
-from softcask.pipeline.student.mixed_labels import loss_of
+from softcask.pipeline.student.mixed_labels import batch_loss
 from softcask.pipeline.student.precision import Precision
 
 
@@ -40,7 +40,7 @@ class StudentStep:
         inputs = self.preprocessing.apply(inputs)
         with precision.autocast():
             logits_BC = model(inputs)
-        loss = loss_of(self.loss, logits_BC, batch)
+        loss = batch_loss(self.loss, logits_BC, batch)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

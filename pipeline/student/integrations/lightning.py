@@ -18,6 +18,7 @@ import torch
 from softcask.pipeline.student.batch import StudentBatch
 from softcask.pipeline.student.integrations.distributed import mean_over_all
 from softcask.pipeline.student.losses.base import LossOptions
+from softcask.pipeline.student.mixed_labels import batch_loss
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule as _Module
@@ -40,10 +41,7 @@ class SoftTargetMixin(_Module):
 
     def training_step(self, batch: StudentBatch, batch_idx: int) -> torch.Tensor:
         """The loss of a batch; logged as `train_loss`."""
-        logits_BC = self(batch.inputs)
-        loss = self.loss_of.compute(
-            logits_BC, batch.targets, batch.labels_B, batch.temperature, weights_B=batch.weights_B
-        )
+        loss = batch_loss(self.loss_of, self(batch.inputs), batch)
         self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(batch))
         return mean_over_all(loss, len(batch))
 

@@ -15,7 +15,7 @@ from softcask import student
 from softcask.pipeline.precompute.driver import precompute
 from softcask.pipeline.student.config import StudentConfig
 from softcask.pipeline.student.losses.distillation import Distillation
-from softcask.pipeline.student.mixed_labels import loss_of
+from softcask.pipeline.student.mixed_labels import batch_loss
 from softcask.pipeline.student.training import train_student
 from softcask.pipeline.transfer_sets.arrays import ArraysOptions
 from softcask.storage_schemas.errors import (
@@ -121,12 +121,12 @@ def test_labels_mix_as_rows_do(tmp_path: Path) -> None:
     np.testing.assert_array_equal(batch.partner_labels_B.numpy()[clear], labels[numbers])
 
     logits = torch.randn(ROWS, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found = loss_of(Distillation(hard_label_weight=1.0), logits, batch)
+    found = batch_loss(Distillation(hard_label_weight=1.0), logits, batch)
     log_q = logits.log_softmax(-1).numpy()
     share = batch.share_B.numpy().astype(np.float64)
     own, other = (log_q[np.arange(ROWS), at.numpy()] for at in (batch.labels_B, batch.partner_labels_B))
     assert found.item() == pytest.approx(-(share * own + (1 - share) * other).mean(), rel=1e-6)
-    soft = loss_of(Distillation(hard_label_weight=0.0), logits, batch)
+    soft = batch_loss(Distillation(hard_label_weight=0.0), logits, batch)
     assert isinstance(batch.targets, torch.Tensor)
     p, q = batch.targets.double(), (logits / 2).log_softmax(-1)
     assert soft.item() == pytest.approx(4 * (p * (p.log() - q)).sum(-1).mean().item(), rel=1e-5)
