@@ -67,7 +67,19 @@ class StudentBatch:
         """Rows from `first` to `last`, without a copy. Inputs must be one array, unless that is all rows."""
         if (first, last) == (0, len(self)):
             return self
-        return self._changed(lambda values: values[first:last])
+        rows, weights_B, sources_B = slice(first, last), self.weights_B, self.sources_B
+        # Written out, because it is done for every batch.
+        return StudentBatch(
+            inputs=None if self.inputs is None else changed(self.inputs, lambda values: values[rows]),
+            targets=None if self.targets is None else changed(self.targets, lambda values: values[rows]),
+            labels_B=self.labels_B[rows],
+            positions_B=self.positions_B[rows],
+            rows_B=self.rows_B[rows],
+            weights_B=None if weights_B is None else weights_B[rows],
+            temperature=self.temperature,
+            view=self.view,
+            sources_B=None if sources_B is None else sources_B[rows],
+        )
 
     def _changed(self, change: Callable[[Values], Values]) -> StudentBatch:
         made = {each.name: changed(getattr(self, each.name), change) for each in fields(self)}

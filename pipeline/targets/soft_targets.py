@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from softcask.storage_schemas.manifest import CodecSpec, SegmentManifest
 
 
+_BLOCK_VALUES = 1 << 15
+"""Logits of a teacher that are combined at one time: what fits a cache is combined in half the time."""
+
+
 class TeacherEntry(Protocol):
     """What must be known of a stored teacher to combine it with others."""
 
@@ -157,7 +161,13 @@ class SoftTargets:
         """
         self.check_temperature(temperature)
         members = [self.store.logits_at(name, rows_B, temperature) for name in self.teachers]
-        return self._combine(np.stack(members), self.weights_M, temperature)
+        combined_BC = np.empty((len(rows_B), self.num_classes), np.float32)
+        step = max(1, _BLOCK_VALUES // self.num_classes)
+        for first in range(0, len(rows_B), step):
+            rows = slice(first, first + step)
+            logits_MbC = np.stack([logits_BC[rows] for logits_BC in members])
+            combined_BC[rows] = self._combine(logits_MbC, self.weights_M, temperature)
+        return combined_BC
 
     def logits(self, rows_B: NDArray[np.int64]) -> NDArray[np.float32]:
         """Weighted mean `[B, C]` of raw logits, for logit matching (section 2.1 of the paper)."""

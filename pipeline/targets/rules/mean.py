@@ -17,5 +17,7 @@ def mean(
     """
     combined_BC = np.zeros(logits_MBC.shape[1:], np.float32)
     for logits_BC, weight in zip(logits_MBC, weights_M, strict=True):
-        combined_BC += weight * softmax(logits_BC, temperature)
+        tempered_BC = softmax(logits_BC, temperature)
+        tempered_BC *= weight
+        combined_BC += tempered_BC
     return combined_BC
