@@ -307,6 +307,8 @@ class StudentLoader:
         """
         temperature = self._temperature
         found = temperature(epoch) if callable(temperature) else temperature
+        if not isinstance(found, int | float):
+            raise ConfigError(f"temperature is {found!r}; expected a number, or a function of the epoch")
         for targets in self._serving.targets:
             targets.check(found)
         return float(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 
@@ -62,6 +63,8 @@ def checked(parts: Sequence[Part], needs: Needs) -> tuple[Part, ...]:
     """
     if not parts or not all(isinstance(each, Part) for each in parts):
         raise ConfigError("expected a store, or a list of what student.part(...) gives")
+    if needs not in get_args(Needs):
+        raise ConfigError(f"needs is {needs!r}; expected one of {', '.join(get_args(Needs))}")
     names = [list(each.targets.store.class_names) for each in parts]
     if other := [number for number, each in enumerate(names) if each != names[0]]:
         first, second = (parts[number].targets.store for number in (0, other[0]))

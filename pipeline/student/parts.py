@@ -28,7 +28,7 @@ from softcask.pipeline.student.joining import (
     refuse_unknown_content,
 )
 from softcask.pipeline.student.replaying import MixedLabels, ReplayedInputs
-from softcask.pipeline.student.selecting import Selection
+from softcask.pipeline.student.selecting import Selection, selection_of
 from softcask.pipeline.student.target_rows import in_shared_memory
 from softcask.pipeline.targets.in_view import chosen_views
 from softcask.pipeline.targets.soft_targets import SoftTargets
@@ -49,12 +49,12 @@ class PartOptions(TypedDict, total=False):
         hashes: Content hashes of a dataset's rows (raw, or hexadecimal), or a function of an item that gives
             one, or gives as an array what the teacher was given. Without, the ids alone are compared.
         collate: Makes a batch's inputs of a dataset's items; torch's `default_collate` otherwise.
-        teachers: Names in the store; None takes all of role `member`.
+        teachers: Names in the store, or one; None takes all of role `member`.
         rule: How they are combined: `mean` or `geometric`.
         teacher_weights: One a teacher; None weighs them equally.
         coverage: `all`: inputs and stored rows must be the same; `intersection`: what both have.
         match: `content`, or `id` to allow rows whose content the store does not know.
-        select: Which rows.
+        select: Which rows: a `Selection`, or what it is made of as a mapping.
         row_weights: What rows count in the loss, by sample id (others count 1), or one for each row of the
             store; None: all the same.
         allow_partial: Open the store although not all that was planned is labelled and sealed.
@@ -68,12 +68,12 @@ class PartOptions(TypedDict, total=False):
     ids: Ids | None
     hashes: Hashes | None
     collate: Callable[[list[Any]], Any] | None
-    teachers: Sequence[str] | None
+    teachers: Sequence[str] | str | None
     rule: str
     teacher_weights: Sequence[float] | None
     coverage: Coverage
     match: Match
-    select: Selection | None
+    select: Selection | Mapping[str, Any] | None
     row_weights: Mapping[str, float] | Sequence[float] | None
     allow_partial: bool
     views: Sequence[int] | None
@@ -87,12 +87,12 @@ def part(
     ids: Ids | None = None,
     hashes: Hashes | None = None,
     collate: Callable[[list[Any]], Any] | None = None,
-    teachers: Sequence[str] | None = None,
+    teachers: Sequence[str] | str | None = None,
     rule: str = "mean",
     teacher_weights: Sequence[float] | None = None,
     coverage: Coverage = "all",
     match: Match = "content",
-    select: Selection | None = None,
+    select: Selection | Mapping[str, Any] | None = None,
     row_weights: Mapping[str, float] | Sequence[float] | None = None,
     allow_partial: bool = False,
     views: Sequence[int] | None = None,
@@ -129,7 +129,8 @@ def part(
         targets = store
     else:
         opened = store if isinstance(store, Store) else open_store(fspath(store), allow_partial=allow_partial)
-        targets = SoftTargets(opened, teachers, rule, teacher_weights)
+        names = [teachers] if isinstance(teachers, str) else teachers
+        targets = SoftTargets(opened, names, rule, teacher_weights)
     rows_in = input_rows(inputs, ids=ids, hashes=hashes, collate=collate)
     joined = join(rows_in, targets, coverage)
     if rows_in is not None and rows_in.tells_content and match == "content":
@@ -139,7 +140,7 @@ def part(
         refuse_other_content(targets.store, joined.rows_N, hashes_N, "the dataset")
     whole, chosen = joined, _views(targets, views)
     if select is not None:
-        joined = select.of(joined, targets)
+        joined = selection_of(select).of(joined, targets)
     made = Part(targets, joined, rows_in, _weights(row_weights, targets, joined))
     made.views = chosen
     if rows_in is not None and any(chosen):

@@ -5,13 +5,14 @@ What teachers think is in their statistics (`stats/`), at T=1, so that no logits
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from softcask.pipeline.parts import Options
 from softcask.pipeline.student.joining import JoinedRows, shown
@@ -114,6 +115,20 @@ class Selection(Options):
         if self.sql is not None:
             chosen_N &= _by_sql(store, pa.concat_tables(stats), self.sql)
         return chosen_N
+
+
+def selection_of(given: Selection | Mapping[str, Any]) -> Selection:
+    """A selection, or what it is made of.
+
+    Raises:
+        ConfigError: It is not valid.
+    """
+    if isinstance(given, Selection):
+        return given
+    try:
+        return Selection.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(f"select is not valid: {error}") from error
 
 
 def statistics(store: Store, teacher: str) -> pa.Table:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from softcask.pipeline.student import Selection, StudentBatch, StudentLoader
 from softcask.pipeline.student import loader as student_loader
+from softcask.pipeline.targets.compressed import CompressedTargets
 from softcask.pipeline.transfer_sets.base import RowBatch, TransferSet
 from softcask.storage_schemas.errors import (
     CheckpointError,
@@ -440,6 +441,36 @@ def test_weights_of_rows_come_with_them(world: Any) -> None:
 def test_numbers_that_make_no_sense_are_refused(world: Any, number: str) -> None:
     with pytest.raises(ConfigError, match=f"{number} is 0; expected a whole number from 1"):
         loader(world, **{number: 0})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"needs": "probs"}, "needs is 'probs'; expected one of probabilities, logits"),
+        ({"temperature": "4"}, "temperature is '4'; expected a number"),
+        ({"select": {"clases": [1]}}, "(?s)select is not valid.*clases"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(world: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        loader(world, **options)
+
+
+def test_one_teacher_is_named_without_a_list_and_rows_by_a_mapping(world: Any) -> None:
+    found = loader(world, teachers="a", select={"classes": [1]})
+    assert found.parts[0].targets.teachers == ("a",)
+    assert sorted(served(found)) == np.flatnonzero(world.labels == 1).tolist()
+
+
+def test_what_is_stored_comes_as_it_is(world: Any) -> None:
+    for options in ({}, {"keep_bytes": 0}):
+        for batch in loader(world, needs="compressed", teachers="a", **options):
+            assert isinstance(batch.targets, CompressedTargets)
+            columns = batch.targets.columns
+            found = columns["logits"].float() + columns["row_max"][:, None]
+            np.testing.assert_allclose(found, world.logits["a"][batch.positions_B], atol=2e-2)
+    with pytest.raises(StoreError, match="compressed targets are one teacher's"):
+        loader(world, needs="compressed")
 
 
 def test_the_rank_is_what_torchrun_says(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
