@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -67,23 +68,15 @@ class StudentBatch:
         """Rows from `first` to `last`, without a copy. Inputs must be one array, unless that is all rows."""
         if (first, last) == (0, len(self)):
             return self
-        rows, weights_B, sources_B = slice(first, last), self.weights_B, self.sources_B
-        # Written out, because it is done for every batch.
-        return StudentBatch(
-            inputs=None if self.inputs is None else changed(self.inputs, lambda values: values[rows]),
-            targets=None if self.targets is None else changed(self.targets, lambda values: values[rows]),
-            labels_B=self.labels_B[rows],
-            positions_B=self.positions_B[rows],
-            rows_B=self.rows_B[rows],
-            weights_B=None if weights_B is None else weights_B[rows],
-            temperature=self.temperature,
-            view=self.view,
-            sources_B=None if sources_B is None else sources_B[rows],
-        )
+        return self._changed(lambda values: values[first:last])
 
     def _changed(self, change: Callable[[Values], Values]) -> StudentBatch:
-        made = {each.name: changed(getattr(self, each.name), change) for each in fields(self)}
-        return replace(self, **made)
+        return StudentBatch(**{name: changed(getattr(self, name), change) for name in _names()})
+
+
+@functools.cache
+def _names() -> tuple[str, ...]:
+    return tuple(each.name for each in fields(StudentBatch))
 
 
 def changed(values: Any, change: Callable[[Values], Values]) -> Any:

@@ -2,59 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from softcask.pipeline.student.batch import StudentBatch
 from softcask.pipeline.student.prefetch import prefetched
-from softcask.pipeline.student.serving import Made, Request
+from softcask.pipeline.student.serving import Assembly, Made, Request, Serving
 from softcask.storage_schemas.errors import SoftcaskError
 
 _AHEAD = 3
 
-Make = Callable[[Request], Made]
-Answer = tuple[Request, Made]
+Answer = tuple[Request, StudentBatch]
 
 
-def by_thread(make: Make, requests: Iterable[Request], *, pin: bool) -> Iterator[Answer]:
-    """Answers to requests, made by one thread a few ahead."""
-
-    def answer(request: Request) -> Answer:
-        made = make(request)
-        return request, made.pin_memory() if pin else made
-
-    return prefetched(answer, requests, _AHEAD)
+def by_thread(serving: Serving, assembly: Assembly, requests: Iterable[Request]) -> Iterator[Answer]:
+    """Blocks that are asked for, made by one thread a few ahead."""
+    return prefetched(lambda each: (each, assembly.block(each, serving.make(each))), requests, _AHEAD)
 
 
 class Workers:
-    """Processes that answer requests, started once: torch's own, each with a copy of what makes blocks.
+    """Processes that read for blocks, started once: torch's own, each with a copy of what makes them.
 
     A request goes to whichever worker is next, and answers come in the order of the requests.
-
-    Attributes:
-        start_method: How they are started.
     """
 
-    def __init__(self, make: Make, *, number: int, start_method: str | None, pin: bool) -> None:
+    def __init__(
+        self, serving: Serving, assembly: Assembly, *, number: int, start_method: str | None
+    ) -> None:
         """Nothing is started yet.
 
         Args:
-            make: What they do.
+            serving: What they have a copy of.
+            assembly: Makes a block of what they send, here.
             number: How many.
             start_method: `fork`, `spawn` or `forkserver`; None: the system's own.
-            pin: Whether a thread here puts what they make into pinned memory.
         """
-        self.start_method = start_method or torch.multiprocessing.get_start_method()
-        self._requests = _Requests()
+        self._assembly, self._requests = assembly, _Requests()
         self._loader: DataLoader[Any] = DataLoader(
-            _Answers(make),
+            _Answers(serving),
             batch_size=None,
             sampler=self._requests,
             num_workers=number,
             collate_fn=_as_it_is,
-            pin_memory=pin,
             persistent_workers=True,
             multiprocessing_context=start_method,
             # Its own, or else what a training draws at random would depend on the number of workers.
@@ -62,12 +54,15 @@ class Workers:
         )
 
     def answers(self, requests: Iterable[Request]) -> Iterator[Answer]:
-        """Answers to requests, in order."""
+        """Blocks that are asked for, in order, put together by a thread of this process."""
         self._requests.iterable = requests
-        for request, made in self._loader:
-            if isinstance(made, SoftcaskError):
-                raise made
-            yield request, made
+        return prefetched(self._block, self._loader, 1)
+
+    def _block(self, answer: tuple[Request, Made | SoftcaskError]) -> Answer:
+        request, made = answer
+        if isinstance(made, SoftcaskError):
+            raise made
+        return request, self._assembly.block(request, made)
 
 
 class _Requests:
@@ -80,12 +75,12 @@ class _Requests:
 
 
 class _Answers(Dataset[tuple[Request, Made | SoftcaskError]]):
-    def __init__(self, make: Make) -> None:
-        self._make = make
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
 
     def __getitem__(self, request: Request) -> tuple[Request, Made | SoftcaskError]:
         try:
-            return request, self._make(request)
+            return request, self._serving.make(request)
         except SoftcaskError as error:
             # As a value, or else torch would wrap it in another of its kind, message and traceback in one.
             return request, error

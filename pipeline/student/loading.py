@@ -14,7 +14,7 @@ is how many rows were consumed: a training may go on with other numbers of proce
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -22,14 +22,14 @@ import torch
 
 from softcask.pipeline.store.reading.reader import CACHE_BYTES
 from softcask.pipeline.student.batch import StudentBatch
-from softcask.pipeline.student.feeding import Workers, by_thread
+from softcask.pipeline.student.feeding import Answer, Workers, by_thread
 from softcask.pipeline.student.losses.base import Needs
 from softcask.pipeline.student.mixing import checked, mixed, order_of
 from softcask.pipeline.student.order import global_batches, share_of, steps
 from softcask.pipeline.student.parts import Part, PartOptions, StoreLike, part
 from softcask.pipeline.student.place import place_of
 from softcask.pipeline.student.position import Position
-from softcask.pipeline.student.serving import BLOCK_BYTES, Binding, Request, Serving
+from softcask.pipeline.student.serving import BLOCK_BYTES, Assembly, Request, Serving
 from softcask.pipeline.student.target_rows import TargetRows
 from softcask.storage_schemas.errors import ConfigError, StudentError
 
@@ -80,8 +80,7 @@ def loader(
             arrays. Batches are the same either way.
         start_method: How workers are started; None: the system's way.
         pin_memory: Whether batches lie in pinned memory; None: where there is CUDA.
-        keep_bytes: Bytes up to which the targets of all rows are made once and kept, once for all workers: in
-            memory that is forked, or else in /dev/shm.
+        keep_bytes: Bytes up to which the targets of all rows are made once and kept, by this process alone.
         window_bytes: Where they are not kept: bytes, as stored, of the rows that are mixed with each other,
             so that what is fetched and unpacked is used while it is there. It decides the order then, too.
         **options: What `part` takes: inputs, ids, teachers, select and so on; not with parts.
@@ -163,21 +162,20 @@ class StudentLoader:
         both = list(zip(self.parts, targets, strict=True))
         keep = sum(len(each) * of.row_bytes for each, of in both) <= keep_bytes
         for each in targets:
-            # A copy in another process could not make them anew for another epoch's temperature or view.
-            each.kept = keep and not (num_workers and (callable(temperature) or len(self.views) > 1))
+            each.kept = keep
         self._order = mixed([order_of(each, of, None if keep else window_bytes) for each, of in both], mix)
         if len(self._order) < self.world_size:
             raise StudentError(
                 f"{len(self._order)} rows for {self.world_size} processes; expected at least one each"
             )
         pin = torch.cuda.is_available() if pin_memory is None else pin_memory
-        self._pin, self._binding = pin, Binding(self._serving, pin=pin)
+        self._assembly = Assembly(self._serving, pin=pin)
         self._workers: Workers | None = None
-        if num_workers:
+        if num_workers and not self._serving.reads_nothing:
             for shared in self.parts:
                 shared.share()
             self._workers = Workers(
-                self._serving.make, number=num_workers, start_method=start_method, pin=pin
+                self._serving, self._assembly, number=num_workers, start_method=start_method
             )
         self._start = self._position = Position()
         self._iteration = 0
@@ -238,9 +236,9 @@ class StudentLoader:
 
     def _iterate(self, iteration: int, start: Position) -> Iterator[StudentBatch]:
         self._position = start
-        for request, made in self._answers(self._requests(start)):
-            batches = self._binding.batches(request, made)
-            for batch, done in zip(batches, request.done, strict=True):
+        for request, block in self._answers(self._requests(start)):
+            bounds = pairwise(accumulate(request.sizes, initial=0))
+            for (first, last), done in zip(bounds, request.done, strict=True):
                 if iteration != self._iteration:
                     raise StudentError(
                         "another iteration of this loader has begun, and it is in one place at a time; make "
@@ -250,17 +248,12 @@ class StudentLoader:
                 if done == len(self._order) and self._is_last(request.epoch):
                     # Now: a loop that counts batches never asks for the one that is not there.
                     self._start = self._position.normal(done)
-                yield batch
+                yield block.cut(first, last)
         self._start = self._position = self._position.normal(len(self._order))
 
-    def _answers(self, requests: Iterable[Request]) -> Iterator[Any]:
+    def _answers(self, requests: Iterable[Request]) -> Iterator[Answer]:
         if self._workers is None:
-            return by_thread(self._serving.make, requests, pin=self._pin)
-        for targets in self._serving.targets:
-            if targets.kept:
-                shared = self._workers.start_method != "fork"
-                epoch = self._start.epoch
-                targets.keep(self._check_temperature(epoch), self._view_of(epoch), shared=shared)
+            return by_thread(self._serving, self._assembly, requests)
         return self._workers.answers(requests)
 
     def _requests(self, position: Position) -> Iterator[Request]:

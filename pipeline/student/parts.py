@@ -27,9 +27,9 @@ from softcask.pipeline.student.joining import (
     refuse_other_content,
     refuse_unknown_content,
 )
+from softcask.pipeline.student.process import in_shared_memory
 from softcask.pipeline.student.replaying import MixedLabels, ReplayedInputs
 from softcask.pipeline.student.selecting import Selection, selection_of
-from softcask.pipeline.student.target_rows import in_shared_memory
 from softcask.pipeline.targets.in_view import chosen_views
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.pipeline.views.options import AugmentationOptions, ViewsOptions

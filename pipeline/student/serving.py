@@ -6,9 +6,8 @@ all of them, and a batch is a slice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from softcask.pipeline.preprocessing import to_tensor
-from softcask.pipeline.student.batch import StudentBatch, Values, changed, pinned
+from softcask.pipeline.student.batch import StudentBatch, Values, changed
 from softcask.pipeline.student.parts import Part
 from softcask.pipeline.student.replaying import without_mixing
 from softcask.pipeline.student.target_rows import TargetRows
@@ -61,15 +60,6 @@ class Made:
     targets: Mapping[str, Any]
     mixing: Mapping[str, Any]
 
-    def pin_memory(self) -> Made:
-        """The same in memory that a GPU fetches from by itself."""
-        return replace(
-            self,
-            inputs=changed(self.inputs, pinned),
-            targets=changed(self.targets, pinned),
-            mixing=changed(self.mixing, pinned),
-        )
-
 
 class Serving:
     """Makes what batches consist of. Picklable; a copy in another process makes the same.
@@ -93,55 +83,66 @@ class Serving:
             return None
         return max(known) + max(targets.row_bytes for targets in self.targets)
 
+    @property
+    def keeps_targets(self) -> bool:
+        """Whether targets of all rows are kept, by the process that trains and not by its workers."""
+        return all(targets.kept for targets in self.targets)
+
+    @property
+    def reads_nothing(self) -> bool:
+        """Whether there is nothing to be read for a request."""
+        return self.keeps_targets and all(part.inputs is None for part in self.parts)
+
     def make(self, request: Request) -> Made:
-        """Inputs and targets of a request's rows.
+        """What is read of a request's rows: inputs, and targets unless they are kept.
 
         Raises:
             MisalignedRows: A row's content is not what the teachers saw.
             TransferSetError: A row cannot be read.
             StoreError: The store cannot be read.
         """
-        if len(self.parts) == 1:
-            inputs, targets, mixing = self._of_part(0, request.picked_R, request)
-        else:
-            part_R = self.part_numbers(request.picked_R)
-            where = [np.flatnonzero(part_R == number) for number in range(len(self.parts))]
-            made = [
-                (at_r, self._of_part(number, request.picked_R[at_r] - self._first[number], request))
-                for number, at_r in enumerate(where)
-                if len(at_r)
-            ]
-            places = [at_r for at_r, _ in made]
-            inputs, targets, mixing = (
-                merged(list(each), places) for each in zip(*(m for _, m in made), strict=True)
-            )
-        return Made(
-            inputs=changed(inputs, _as_tensor),
-            targets=changed(targets, _as_tensor),
-            mixing=changed(mixing, _as_tensor),
-        )
+        picked_R, view = request.picked_R, request.view
+        inputs, mixing = self._gathered(picked_R, lambda number, rows: self._inputs(number, rows, view))
+        made = Made(inputs=changed(inputs, _as_tensor), targets={}, mixing=changed(mixing, _as_tensor))
+        return made if self.keeps_targets else self._with_targets(request, made)
 
-    def _of_part(
-        self, number: int, picked_R: NDArray[np.int64], request: Request
-    ) -> tuple[Any, Any, dict[str, Any]]:
+    def complete(self, request: Request, made: Made) -> Made:
+        """What was made, with targets that are kept; for one thread of the process that trains."""
+        return self._with_targets(request, made) if self.keeps_targets else made
+
+    def _with_targets(self, request: Request, made: Made) -> Made:
+        def take(number: int, picked_r: NDArray[np.int64]) -> Any:
+            return self.targets[number].take(picked_r, request.temperature, request.view)
+
+        return replace(made, targets=changed(self._gathered(request.picked_R, take), _as_tensor))
+
+    def _gathered(self, picked_R: NDArray[np.int64], of: Callable[[int, NDArray[np.int64]], Any]) -> Any:
+        """What is of each part, put where its rows are; `of` is given a part's number and rows of it."""
+        if len(self.parts) == 1:
+            return of(0, picked_R)
+        part_R = self.part_numbers(picked_R)
+        places = {number: np.flatnonzero(part_R == number) for number in np.unique(part_R).tolist()}
+        values = [of(number, picked_R[at_r] - self._first[number]) for number, at_r in places.items()]
+        return merged(values, list(places.values()))
+
+    def _inputs(self, number: int, picked_r: NDArray[np.int64], view: int) -> tuple[Any, dict[str, Any]]:
         part = self.parts[number]
-        targets = self.targets[number].take(picked_R, request.temperature, request.view)
-        inputs, mixing = part.read_view(picked_R, request.view)
-        if mixing is None and not any(each.mixes(request.view) for each in self.parts):
-            return inputs, targets, {}
-        mixing = mixing or without_mixing(part.rows.labels_N[picked_R])
-        return inputs, targets, {"share_B": mixing.share_B, "partner_labels_B": mixing.partner_labels_B}
+        inputs, mixing = part.read_view(picked_r, view)
+        if mixing is None and not any(each.mixes(view) for each in self.parts):
+            return inputs, {}
+        mixing = mixing or without_mixing(part.rows.labels_N[picked_r])
+        return inputs, {"share_B": mixing.share_B, "partner_labels_B": mixing.partner_labels_B}
 
     def part_numbers(self, picked_R: NDArray[np.int64]) -> NDArray[np.int64]:
         """Which part each row is of."""
         return np.searchsorted(self._first, picked_R, side="right") - 1
 
 
-class Binding:
-    """Makes batches of what was made and of what is known of all rows; in the process that trains."""
+class Assembly:
+    """Puts together what was made and what is known of all rows; in the process that trains."""
 
     def __init__(self, serving: Serving, *, pin: bool) -> None:
-        """Labels and numbers of all rows, in one array each."""
+        """Labels and numbers of all rows, in one array each; `pin`: blocks go into pinned memory."""
         parts = serving.parts
         self._serving, self._pin = serving, pin
         self._labels_N = np.concatenate([part.rows.labels_N for part in parts])
@@ -156,11 +157,11 @@ class Binding:
             ]
             self._weights_N = np.concatenate(given)
 
-    def batches(self, request: Request, made: Made) -> Iterator[StudentBatch]:
-        """The batches of a request."""
-        picked_R, weights_N = request.picked_R, self._weights_N
-        serving = self._serving
-        whole = StudentBatch(
+    def block(self, request: Request, made: Made) -> StudentBatch:
+        """All rows of a request, to be cut into batches. For one thread, which adds targets that are kept."""
+        made, serving, weights_N = self._serving.complete(request, made), self._serving, self._weights_N
+        picked_R = request.picked_R
+        block = StudentBatch(
             inputs=made.inputs,
             targets=serving.targets[0].bound(made.targets),
             labels_B=torch.from_numpy(self._labels_N[picked_R]),
@@ -173,10 +174,7 @@ class Binding:
             partner_labels_B=made.mixing.get("partner_labels_B"),
             sources_B=torch.from_numpy(serving.part_numbers(picked_R)) if len(serving.parts) > 1 else None,
         )
-        if self._pin:
-            whole = whole.pin_memory()
-        for first, last in pairwise(accumulate(request.sizes, initial=0)):
-            yield whole.cut(first, last)
+        return block.pin_memory() if self._pin else block
 
 
 def merged(values: Sequence[Any], places: Sequence[NDArray[np.int64]]) -> Any:

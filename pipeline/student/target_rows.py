@@ -1,7 +1,7 @@
 """Targets of joined rows, by number: kept whole where they are small, else made when a batch asks.
 
-Made anew, a row costs a gather from where it lies and what combines the teachers. Whoever trains with several
-processes, or workers, makes each row once in all of them together, and keeps none.
+Made anew, a row costs a gather from where it lies and what combines the teachers. Kept ones are gathered by
+the process that trains, for to send a row costs more than that; workers make those that are not kept.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TargetRows:
     Attributes:
         row_bytes: Bytes of a row's targets; 0 where only labels are needed.
         stored_bytes: Bytes that are read for them.
-        kept: Whether those of all rows are made once and kept.
+        kept: Whether those of all rows are made when the first are taken, and kept until others are.
     """
 
     def __init__(self, targets: SoftTargets, rows_N: NDArray[np.int64], needs: Needs) -> None:
@@ -68,8 +68,12 @@ class TargetRows:
         if self._needs in ("probabilities", "compressed"):
             self._targets.check_temperature(temperature)
 
-    def keep(self, temperature: float, view: int, *, shared: bool) -> None:
-        """Make those of all rows now, and keep them; `shared` with worker processes."""
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is kept: whoever gets a copy in another process is not asked for it."""
+        return {**self.__dict__, "_key": None, "_kept": {}}
+
+    def _keep(self, temperature: float, view: int) -> None:
+        """Make those of all rows, unless they are made."""
         if self._key == (temperature, view):
             return
         kept: dict[str, torch.Tensor] = {}
@@ -78,8 +82,7 @@ class TargetRows:
             for name, values in made.items():
                 some = to_tensor(values)
                 if name not in kept:
-                    whole = some.new_empty((len(self._rows_N), *some.shape[1:]))
-                    kept[name] = in_shared_memory(whole) if shared else whole
+                    kept[name] = some.new_empty((len(self._rows_N), *some.shape[1:]))
                 kept[name][start : start + len(some)] = some
         self._kept, self._key = kept, (temperature, view)
 
@@ -89,7 +92,7 @@ class TargetRows:
             return {}
         if not self.kept:
             return self._made(self._rows_N[picked_B], temperature, view)
-        self.keep(temperature, view, shared=False)
+        self._keep(temperature, view)
         # "clip" spares numpy a second look at numbers that are known to be in range.
         return {name: np.take(kept.numpy(), picked_B, 0, mode="clip") for name, kept in self._kept.items()}
 
@@ -110,11 +113,6 @@ class TargetRows:
         if self._needs == "logits":
             return {"": targets.logits(rows_B)}
         return {"": targets.probabilities(rows_B, temperature)}
-
-
-def in_shared_memory(values: torch.Tensor) -> torch.Tensor:
-    """The tensor, moved to memory that is shared with processes that it is sent to."""
-    return values.share_memory_()  # type: ignore[no-untyped-call, no-any-return]
 
 
 def _stored_bytes(targets: SoftTargets) -> int:

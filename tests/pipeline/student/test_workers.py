@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from itertools import islice
 from typing import Any
@@ -72,6 +73,20 @@ def test_what_a_training_draws_does_not_depend_on_the_number_of_workers(world: A
         found = made(world, num_workers=workers)
         drawn.append([torch.rand(1).item() for _ in found])
     assert drawn[0] == drawn[1]
+
+
+def test_no_process_is_started_where_there_is_nothing_to_read(world: Any) -> None:
+    before = multiprocessing.active_children()
+    found = made(world, inputs=None, num_workers=2)
+    expected = made(world, inputs=None)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.targets, other.targets)
+        assert multiprocessing.active_children() == before
+
+
+def test_a_temperature_by_epoch_is_kept_beside_workers_too(world: Any) -> None:
+    options = {"temperature": lambda epoch: 1.0 + epoch, "epochs": 2}
+    assert_equal(list(made(world, num_workers=2, **options)), list(made(world, **options)))
 
 
 def test_a_dataset_is_read_in_workers(world: Any) -> None:
