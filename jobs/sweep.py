@@ -110,6 +110,7 @@ def sweep(
         students = plan_students(
             load_sweep(file, grid=grid or (), output=output), parse_overrides(settings or ())
         )
+        folder = _made(Path(students[0].config.output).parent)
         outcomes: dict[str, Outcome] = {}
         with Bars() as bars:
             watcher = Watcher(bars, students)
@@ -122,7 +123,6 @@ def sweep(
                 outcomes[outcome.name] = outcome
                 watcher.end(outcome)
         groups = grouped(students, outcomes)
-        folder = Path(students[0].config.output).parent
         answer = {"output": str(folder), **document(students, outcomes)}
         answer["plot"] = _draw(groups, folder / PLOT, title=file.stem)
         _write(folder / SUMMARY, answer)
@@ -131,6 +131,19 @@ def sweep(
     else:
         _show(groups, answer)
     _refuse_failed(outcomes)
+
+
+def _made(folder: Path) -> Path:
+    """The sweep's folder, before anything is trained into it.
+
+    Raises:
+        StudentError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudentError(f"cannot make the output folder {folder}: {error.strerror}") from error
+    return folder
 
 
 def _serially(students: Sequence[Student], tell: Tell, restart: bool) -> Iterator[Outcome]:
@@ -194,7 +207,8 @@ def _refuse_failed(outcomes: Mapping[str, Outcome]) -> None:
     failed = [outcome for outcome in outcomes.values() if outcome.error is not None]
     if failed:
         told = "".join(f"\n  {outcome.name}: {outcome.error}" for outcome in failed)
+        others = "; the others are trained" if len(failed) < len(outcomes) else ""
         raise StudentError(
-            f"{console.many(len(failed), 'student')} of {len(outcomes)} failed; the others are trained. Run "
-            f"the same command again to train what is missing:{told}"
+            f"{len(failed)} of {console.many(len(outcomes), 'student')} failed{others}. Run the same command "
+            f"again to train what is missing:{told}"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import ray
 
 from softcask.storage_schemas.errors import ExecutorError
+
+_ANSWER_SECONDS = 10.0
 
 
 def connect(address: str, *, object_store_mb: int) -> None:
@@ -30,12 +33,28 @@ def connect(address: str, *, object_store_mb: int) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         options |= {"object_store_memory": object_store_mb << 20, "include_dashboard": False}
     try:
+        _refuse_silence(address)
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ExecutorError(
             f"could not connect to Ray at {address!r}: {error}. Give 'local' as its address to start a "
             "cluster here, or the address of one that runs."
         ) from error
+
+
+def _refuse_silence(address: str) -> None:
+    """Ask a head that is named by host and port for its port: Ray itself would try for many minutes.
+
+    Raises:
+        ConnectionError: Nobody answers there.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or "/" in address or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+    except OSError as error:
+        raise ConnectionError(f"nobody answers there ({error})") from error
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -92,3 +93,14 @@ def test_a_node_that_does_not_see_the_output_says_so(labelled: str, tmp_path: Pa
     outcome = _train(student, None, str(tmp_path / "elsewhere" / ".sweep-1"), False, 1)
     assert outcome.result is None and outcome.error is not None
     assert f"does not see {tmp_path}/elsewhere" in outcome.error
+
+
+def test_an_address_where_nobody_answers_is_refused_at_once() -> None:
+    from softcask.pipeline.executors.ray.connection import connect
+    from softcask.storage_schemas.errors import ExecutorError
+
+    with socket.socket() as unheard:  # bound, and not listened to
+        unheard.bind(("127.0.0.1", 0))
+        port = unheard.getsockname()[1]
+        with pytest.raises(ExecutorError, match=f"Ray at '127.0.0.1:{port}': nobody answers there"):
+            connect(f"127.0.0.1:{port}", object_store_mb=100)

@@ -99,7 +99,9 @@ def test_a_failing_student_ends_no_other_and_the_exit_code_says_so(
     failed = [each["name"] for each in answer["students"] if each["error"]]
     assert len(failed) == 2 and all("toy_models_raising" in name for name in failed)
     assert sum(each["result"] is not None for each in answer["students"]) == 2
-    assert done.stderr.count("error: ") == 1 and "2 students of 4 failed" in done.stderr
+    assert (
+        done.stderr.count("error: ") == 1 and "2 of 4 students failed; the others are trained" in done.stderr
+    )
     assert "no such checkpoint on the moon" in done.stderr
 
 
@@ -159,6 +161,20 @@ def test_what_makes_no_sweep_ends_in_one_message_before_anything_is_trained(
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert message in refused.stderr and refused.stderr.count("error: ") == 1
     assert not (project.folder / "student-sweep").exists()
+
+
+def test_an_output_that_cannot_be_made_is_refused_before_anything_is_trained(
+    softcask: Softcask, project: Project, labelled: str
+) -> None:
+    refused = softcask("sweep", labelled, *GRID, "--serial", "--output", str(project.folder / "inputs.npy"))
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert f"cannot make the output folder {project.folder}/inputs.npy" in refused.stderr
+
+
+def test_where_all_fail_none_is_said_to_be_trained(softcask: Softcask, labelled: str) -> None:
+    refused = softcask("sweep", labelled, *GRID, "--serial", "--set", "store=gone")
+    assert refused.exit_code == 2
+    assert "2 of 2 students failed. Run the same" in refused.stderr and "no softcask store" in refused.stderr
 
 
 def test_another_training_in_a_students_folder_is_that_students_failure(
