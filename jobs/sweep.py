@@ -174,7 +174,8 @@ def _draw(groups: Sequence[Group], path: Path, *, title: str) -> str | None:
     try:
         draw(groups, path, title=title)
     except ModuleNotFoundError as error:
-        console.note(f"no plot is drawn: {error.name} is not installed; pip install 'softcask[report]'")
+        missing = (error.name or "matplotlib").partition(".")[0]
+        console.note(f"no plot is drawn: {missing} is not installed; pip install 'softcask[report]'")
         return None
     return str(path)
 

@@ -184,3 +184,18 @@ def test_another_training_in_a_students_folder_is_that_students_failure(
     refused = softcask("sweep", labelled, *GRID, "--serial", "--set", "training.epochs=3")
     assert refused.exit_code == 2
     assert "was made by another training" in refused.stderr and "--restart" in refused.stderr
+
+
+def test_a_students_install_sweeps_serially_and_says_what_the_rest_needs(
+    softcask: Softcask, project: Project, labelled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "softcask.jobs.sweeping.on_ray", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    refused = softcask("sweep", labelled, *GRID)
+    assert refused.exit_code == 2 and "pip install 'softcask[engine]'" in refused.stderr
+    assert "--serial" in refused.stderr
+    done = softcask("sweep", labelled, *GRID, "--serial", "--json")
+    assert done.exit_code == 0 and json.loads(done.stdout)["plot"] is None
+    assert "no plot is drawn: matplotlib is not installed; pip install 'softcask[report]'" in done.stderr
