@@ -82,8 +82,8 @@ def _resampled(
 
 
 def cast_back(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Floats as the dtype that they were computed from; whole numbers are rounded first."""
-    return values.astype(dtype) if dtype.kind == "f" else np.rint(values).astype(dtype)
+    """Floats, used up, as the dtype that they were computed from; whole numbers are rounded first."""
+    return values.astype(dtype) if dtype.kind == "f" else np.rint(values, out=values).astype(dtype)
 
 
 def _blend(first: NDArray[Any], second: NDArray[Any], share_of_second: NDArray[Any]) -> NDArray[Any]:

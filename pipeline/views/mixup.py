@@ -24,11 +24,15 @@ class MixupOptions(MixingOptions):
         """See `MixingOptions.mix`."""
         if inputs_B.dtype.kind not in "biuf":
             raise ConfigError(f"a view's step 'mixup' takes numbers; these rows are {inputs_B.dtype}")
-        exact: Any = np.float64 if inputs_B.dtype.itemsize > 4 or inputs_B.dtype.kind in "iu" else np.float32
+        # A byte times a share, of 16 bits, is exact in float32.
+        wide = inputs_B.dtype.itemsize > (1 if inputs_B.dtype.kind in "iu" else 4)
+        exact: Any = np.float64 if wide else np.float32
         share_B = self._shares(draws)
         shares = share_B.astype(exact).reshape(-1, *[1] * (inputs_B.ndim - 1))
         # One operation after another, each rounded once: all processors give the same bits.
         mixed_B: NDArray[Any] = inputs_B.astype(exact)
         mixed_B *= shares
-        mixed_B += partners_B.astype(exact) * (1 - shares)
+        rest_B: NDArray[Any] = partners_B.astype(exact)
+        rest_B *= 1 - shares
+        mixed_B += rest_B
         return cast_back(mixed_B, inputs_B.dtype), share_B.astype(np.float32)

@@ -6,6 +6,7 @@ same options, and a student would see what its teacher did not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -16,8 +17,9 @@ from softcask.pipeline.transfer_sets.indexing import content_hashes
 from softcask.pipeline.transfer_sets.text import dtype_name
 from softcask.pipeline.views.composition import Views
 from softcask.pipeline.views.segments import Read, SegmentRows, view_rows
-from softcask.storage_schemas.errors import ConfigError, ManifestMismatch
+from softcask.storage_schemas.errors import ConfigError, CorruptObject, ManifestMismatch
 from softcask.storage_schemas.fingerprint import canonical
+from softcask.storage_schemas.keys import view_manifest as view_key
 from softcask.storage_schemas.views import ViewManifest, ViewProbe
 
 _PROBES = 8
@@ -91,12 +93,14 @@ def check_probe(
 
     Raises:
         ManifestMismatch: A probe row differs.
+        CorruptObject: The probe names rows that the segment does not have.
         SoftcaskError: As `view_rows`.
     """
     probes = [each for each in manifest.probe if some is None or each.row in some]
     if not probes:
         return
     positions_P = np.array([each.row for each in probes], dtype=np.int64)
+    _refuse_other_rows(manifest, probes, rows, positions_P, where)
     found_P = view_rows(views, rows, positions_P, manifest.view, read).inputs_B
     hashes = [content.hex() for content in content_hashes(found_P).tolist()]
     differing = [probe for probe, found in zip(probes, hashes, strict=True) if probe.content != found]
@@ -108,6 +112,23 @@ def check_probe(
             f"({dtype_name(found_P.dtype)} {list(found_P.shape[1:])}, then {manifest.row_dtype} "
             f"{list(manifest.row_shape)}). Its options are the same, so code or a library differs: "
             f"{_other_versions(manifest)}. Go back to those, or leave the view out"
+        )
+
+
+def _refuse_other_rows(
+    manifest: ViewManifest,
+    probes: Sequence[ViewProbe],
+    rows: SegmentRows,
+    positions_P: NDArray[np.int64],
+    where: str,
+) -> None:
+    """A document of a store may say anything."""
+    readable_P = np.isin(positions_P, rows.readable_R)
+    if not readable_P.all() or rows.ids(positions_P) != [each.sample_id for each in probes]:
+        raise CorruptObject(
+            f"{view_key(manifest.view)} of {where} has probe rows that are not those of segment "
+            f"{manifest.segment}; "
+            "it was moved or changed"
         )
 
 

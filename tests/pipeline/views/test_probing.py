@@ -17,7 +17,7 @@ from softcask.pipeline.views.composition import Views
 from softcask.pipeline.views.pixel_shift import PixelShiftOptions
 from softcask.pipeline.views.probing import check_probe, view_manifest
 from softcask.pipeline.views.segments import SegmentRows, view_rows
-from softcask.storage_schemas.errors import ConfigError, ManifestMismatch
+from softcask.storage_schemas.errors import ConfigError, CorruptObject, ManifestMismatch
 from softcask.storage_schemas.tables import ROWS
 
 INPUTS = np.random.default_rng(4).normal(size=(50, 6, 5)).astype(np.float32)
@@ -78,6 +78,16 @@ def test_versions_that_differ_are_told() -> None:
     )
     with pytest.raises(ManifestMismatch, match=rf"numpy {np.__version__} here and 1.0 then"):
         check_probe(SHIFTED, old, segment(), read, "here")
+
+
+@pytest.mark.parametrize("change", [{"row": 4999}, {"row": 0}, {"sample_id": "another"}])
+def test_probe_rows_that_the_segment_does_not_have_are_damage(change: dict[str, Any]) -> None:
+    pinned = pin(SHIFTED)
+    first = pinned.probe[0].model_copy(update=change)
+    with pytest.raises(CorruptObject, match=r"views/v0001\.json of here has probe rows that are not those"):
+        check_probe(
+            SHIFTED, pinned.model_copy(update={"probe": (first, *pinned.probe[1:])}), segment(), read, "here"
+        )
 
 
 def test_random_numbers_from_elsewhere_are_found_when_a_view_is_pinned() -> None:
