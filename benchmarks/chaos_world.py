@@ -46,7 +46,7 @@ HEALTH = {
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "12",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "24",
 }
 
 
