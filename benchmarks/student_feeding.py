@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=60_000, help="rows that students train on")
-    parser.add_argument("--loader-rows", type=int, default=1 << 15, help="rows that loaders read")
+    parser.add_argument("--loader-rows", type=int, default=1 << 14, help="rows that loaders read")
     parser.add_argument("--teachers", type=int, default=10, help="nets of the live ensemble")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, help="torch's; as torch has them by default")

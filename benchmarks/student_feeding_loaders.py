@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import store_reading_parts as parts
@@ -54,13 +55,15 @@ def measured(report: Report, folder: Path, *, rows: int, workers: int, rounds: i
             costs |= {name: each if isinstance(each, str) else each[1] for name, each in others.items()}
             by = f"by {number} workers (CPU of this process alone)" if number else "in one process"
             report.costs(f"{title[0].upper()}{title[1:]}, {by}: microseconds a row", costs, OURS)
-            goals += _goals(f"{title.partition(' (')[0]}, {by.partition(' (')[0]}", costs, wall=number > 0)
+            sides = (OURS, ANEW) if options is stored else (OURS,)
+            what = f"{title.partition(' (')[0]}, {by.partition(' (')[0]}"
+            goals += _goals(what, costs, sides, wall=number > 0)
     return goals
 
 
-def _goals(what: str, costs: dict[str, Cost | str], *, wall: bool) -> list[Goal]:
+def _goals(what: str, costs: dict[str, Cost | str], sides: Sequence[str], *, wall: bool) -> list[Goal]:
     found: list[Goal] = []
-    for ours in (OURS, ANEW):
+    for ours in sides:
         own = costs[ours]
         assert isinstance(own, Cost)
         for rival, least in _WANTED:
