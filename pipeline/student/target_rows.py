@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from softcask.pipeline.student.losses.base import Needs
     from softcask.pipeline.targets.soft_targets import SoftTargets
 
-_FILL_ROWS = 1 << 13
+_FILL_BYTES = 4 << 20
+"""Bytes of targets that are made at one time: what the allocator has at hand again."""
 
 
 class TargetRows:
@@ -77,8 +78,9 @@ class TargetRows:
         if self._key == (temperature, view):
             return
         kept: dict[str, torch.Tensor] = {}
-        for start in range(0, len(self._rows_N), _FILL_ROWS):
-            made = self._made(self._rows_N[start : start + _FILL_ROWS], temperature, view)
+        step = max(1, _FILL_BYTES // self.row_bytes)
+        for start in range(0, len(self._rows_N), step):
+            made = self._made(self._rows_N[start : start + step], temperature, view)
             for name, values in made.items():
                 some = to_tensor(values)
                 if name not in kept:
