@@ -21,6 +21,7 @@ STUDENT_SIDE = (
     "softcask.pipeline.student",
     "softcask.pipeline.targets",
     "softcask.pipeline.transfer_sets",
+    "softcask.pipeline.views",
 )
 
 LOADED_BY = """

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tests.worlds import objects_of, run_config, teacher, write_rows
 
+from softcask import student
 from softcask.pipeline.precompute.driver import precompute
 
 RAY = {"kind": "ray", "workers": 2}
@@ -25,8 +27,6 @@ VIEWS = {
 
 def run(folder: Path, cask: str, executor: dict[str, Any]) -> set[bytes]:
     """The store at `cask`; which rows its teacher saw."""
-    import numpy as np
-
     seen = folder / "seen"
     seen.mkdir()
     recording = teacher("a", factory="toy_models:recording", kwargs={"folder": str(seen)}, preprocessing={})
@@ -43,3 +43,9 @@ def test_ray_and_serial_give_equal_objects_and_show_equal_rows(tmp_path: Path, r
     assert run(tmp_path, "ray", RAY) == serial
     assert objects_of(tmp_path / "ray") == objects_of(tmp_path / "serial")
     assert sum("/v0002/" in key for key in objects_of(tmp_path / "ray")) > 8
+    # And the student's batches are of these very rows.
+    rows = {"kind": "arrays", "inputs": str(tmp_path / "inputs.npy"), "labels": str(tmp_path / "labels.npy")}
+    batches = student.loader(
+        str(tmp_path / "ray"), inputs=rows, augmentation=VIEWS, epochs=3, batch_size=50, temperature=2.0
+    )
+    assert {row.numpy().tobytes() for batch in batches for row in batch.inputs} == serial
