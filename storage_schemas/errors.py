@@ -31,6 +31,10 @@ class QuarantineExceeded(TransferSetError):
     """More rows were unreadable than the config allows."""
 
 
+class SpecialistsError(SoftcaskError, ValueError):
+    """Class sets, or probabilities of a generalist and its specialists, that cannot be merged."""
+
+
 class MisalignedRows(SoftcaskError, ValueError):
     """Inputs and soft targets do not describe the same rows."""
 
