@@ -125,7 +125,7 @@ def _checked(
     if not usable or (prior_C / prior_C.sum()).min() < _LEAST_PRIOR:
         raise SpecialistsError(
             f"the prior is of shape {list(prior_C.shape)} with least value {prior_C.min(initial=np.inf)!r}; "
-            f"expected {num_classes} finite numbers above 0, one a class, none below {_LEAST_PRIOR} of the sum"
+            f"expected {num_classes} finite numbers above 0, one a class, none under {_LEAST_PRIOR} of all"
         )
     if not (math.isfinite(prior_weight) and prior_weight >= VANISHING):
         raise SpecialistsError(
