@@ -50,6 +50,12 @@ class Members(Generic[ArrayT]):
             )
         if self.generalist is None and not M:
             raise SpecialistsError("neither a generalist nor a specialist was given; expected at least one")
+        everyone = (*self.specialists, self.generalist, self.active_BM)
+        kinds = {type(array).__name__ for array in everyone if array is not None}
+        if len(kinds) > 1 or not kinds <= {"ndarray", "Tensor"}:
+            raise SpecialistsError(
+                f"members came as {', '.join(sorted(kinds))}; expected all numpy arrays or all tensors"
+            )
         for weight in (*self.specialist_weights, self.generalist_weight):
             if not (math.isfinite(weight) and weight > 0):
                 raise SpecialistsError(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from softcask.pipeline.targets.specialists.class_sets import ClassSets
 from softcask.pipeline.targets.specialists.members import Members
@@ -50,6 +51,8 @@ def test_classes_that_the_same_specialists_know_are_one_group() -> None:
             {"specialists": (FINE["specialists"][0], np.array([[0.2, 0.8], [3.0, 1.0]]))},
             "row 1 of specialist 1",
         ),
+        ({"generalist": [[0.25] * 4] * 2}, "members came as list, ndarray"),
+        ({"generalist": torch.full((2, 4), 0.25)}, "members came as Tensor, ndarray"),
         ({"active_BM": np.ones((2, 2))}, "expected booleans"),
         ({"active_BM": np.ones((2, 3), bool)}, r"active_BM is of shape \[2, 3\]"),
         ({"sets": ClassSets.of(4, []), "specialists": (), "generalist": None}, "neither a generalist nor"),
