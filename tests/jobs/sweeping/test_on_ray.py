@@ -9,9 +9,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import ray
 from safetensors.numpy import load_file
 from tests.jobs.conftest import Project
 from typer.testing import Result
+
+from softcask.jobs.sweeping.config import load_sweep
+from softcask.jobs.sweeping.on_ray import _needs, _train
+from softcask.jobs.sweeping.students import plan_students
+from softcask.jobs.sweeping.where import Where
+from softcask.pipeline.executors.ray.connection import connect, connected
+from softcask.storage_schemas.errors import ExecutorError
 
 Softcask = Callable[..., Result]
 
@@ -19,8 +27,6 @@ Softcask = Callable[..., Result]
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """Connected to once for all tests here; sweeps find it and leave it running."""
-    from softcask.pipeline.executors.ray.connection import connected
-
     with connected("local", object_store_mb=100):
         yield
 
@@ -85,10 +91,6 @@ def test_more_than_any_node_has_is_refused(softcask: Softcask, labelled: str) ->
 
 
 def test_a_node_that_does_not_see_the_output_says_so(labelled: str, tmp_path: Path) -> None:
-    from softcask.jobs.sweeping.config import load_sweep
-    from softcask.jobs.sweeping.on_ray import _train
-    from softcask.jobs.sweeping.students import plan_students
-
     student = plan_students(load_sweep(Path(labelled), grid=["training.seed=0,1"]))[0]
     outcome = _train(student, None, str(tmp_path / "elsewhere" / ".sweep-1"), False, 1)
     assert outcome.result is None and outcome.error is not None
@@ -96,11 +98,28 @@ def test_a_node_that_does_not_see_the_output_says_so(labelled: str, tmp_path: Pa
 
 
 def test_an_address_where_nobody_answers_is_refused_at_once() -> None:
-    from softcask.pipeline.executors.ray.connection import connect
-    from softcask.storage_schemas.errors import ExecutorError
-
     with socket.socket() as unheard:  # bound, and not listened to
         unheard.bind(("127.0.0.1", 0))
         port = unheard.getsockname()[1]
         with pytest.raises(ExecutorError, match=f"Ray at '127.0.0.1:{port}': nobody answers there"):
             connect(f"127.0.0.1:{port}", object_store_mb=100)
+
+
+@pytest.mark.parametrize(
+    ("where", "gpus"),
+    [(Where(), 1.0), (Where(gpus=0.25), 0.25), (Where(gpus=0), 0), (Where(cpus=2, gpus=2), 2)],
+)
+def test_a_student_has_a_gpu_where_there_are_any_unless_it_is_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch, where: Where, gpus: float
+) -> None:
+    nodes = [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": 2.0}}, {"Alive": False, "Resources": {}}]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    assert _needs(where) == {"num_cpus": where.cpus, "num_gpus": gpus}
+
+
+def test_a_cluster_that_may_grow_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 4.0}}])
+    assert _needs(Where(address="auto", gpus=1)) == {"num_cpus": 1, "num_gpus": 1}
+    assert "waiting for one that has" in caplog.text and "4 CPUs, 0 GPUs" in caplog.text

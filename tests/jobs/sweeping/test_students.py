@@ -111,6 +111,13 @@ def test_a_grid_on_the_command_line_stands_beside_the_files(student: Path) -> No
     assert list(planned(path, "targets.temperature=8,9")) == ["temperature=8", "temperature=9"]
 
 
+def test_the_demos_sweep_is_two_seeds_of_six_ways_to_train() -> None:
+    found = planned(Path(__file__).parents[3] / "examples" / "mnist" / "sweep.toml")
+    assert len(found) == 12
+    assert found["hard_labels,seed=1"].config.loss.kind == "hard"
+    assert found["distilled,seed=0,temperature=20"].config.targets.temperature == 20
+
+
 def test_settings_are_for_all_students(student: Path) -> None:
     found = planned(student, "targets.temperature=1,4", **{"training.epochs": 9, "targets.rule": "geometric"})
     assert {(each.config.training.epochs, each.config.targets.rule) for each in found.values()} == {
