@@ -60,7 +60,7 @@ def read_savings(output: Path) -> StudentSavings:
     Raises:
         StudentError: There is nothing of the kind.
     """
-    from softcask.pipeline.student.savings import SAVINGS
+    from softcask.pipeline.student.training.savings import SAVINGS
     from softcask.storage_schemas.manifest import MOST_BYTES
     from softcask.storage_schemas.runs import StudentSavings
 

@@ -181,7 +181,7 @@ def _draw(groups: Sequence[Group], path: Path, *, title: str) -> str | None:
 
 
 def _write(path: Path, answer: Mapping[str, Any]) -> None:
-    from softcask.pipeline.student.checkpoints import save_text
+    from softcask.pipeline.student.training.checkpoints import save_text
 
     save_text(path, json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
 

@@ -15,7 +15,7 @@ from softcask.jobs.progress import Bars
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from softcask.pipeline.student.results import StudentProgress, StudentResult
+    from softcask.pipeline.student.training.results import StudentProgress, StudentResult
 
 EXAMPLES = (
     "Examples:\n\nsoftcask train student.toml\n\n"
@@ -37,7 +37,7 @@ def train(
     """
     from softcask.pipeline.config.toml import parse_overrides
     from softcask.pipeline.student.config import load_student
-    from softcask.pipeline.student.training import train_student
+    from softcask.pipeline.student.training.loop import train_student
 
     with console.answering(as_json), Bars() as bars:
         config = load_student(student, parse_overrides(settings or ()))

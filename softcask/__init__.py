@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from softcask.pipeline.store.reading.reader import Store
     from softcask.pipeline.store.reading.reader import open_store as open
     from softcask.pipeline.student.config import load_student
-    from softcask.pipeline.student.training import train_student
+    from softcask.pipeline.student.training.loop import train_student
     from softcask.pipeline.targets.soft_targets import SoftTargets
     from softcask.storage_schemas.errors import SoftcaskError
 
@@ -41,7 +41,7 @@ _HOMES = {
     "load_run": "pipeline.precompute.config:load_run",
     "precompute": "pipeline.precompute.driver:precompute",
     "load_student": "pipeline.student.config:load_student",
-    "train_student": "pipeline.student.training:train_student",
+    "train_student": "pipeline.student.training.loop:train_student",
     "student": "pipeline.student:",
     "SoftcaskError": "storage_schemas.errors:SoftcaskError",
 }

@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from examples.mnist.models import mlp
 from examples.paper.rows import Digits
-from softcask.pipeline.student.checkpoints import (
+from softcask.pipeline.student.options import OptimiserOptions
+from softcask.pipeline.student.training.checkpoints import (
     Kept,
     TrainingState,
     check_identity,
@@ -25,9 +26,8 @@ from softcask.pipeline.student.checkpoints import (
     restore,
     save_checkpoint,
 )
-from softcask.pipeline.student.optimisers import learning_rate, set_learning_rate
-from softcask.pipeline.student.options import OptimiserOptions
-from softcask.pipeline.student.process import Clock, seed_torch
+from softcask.pipeline.student.training.optimisers import learning_rate, set_learning_rate
+from softcask.pipeline.student.training.process import Clock, seed_torch
 from softcask.storage_schemas.fingerprint import canonical
 
 _EPOCHS_A_CHECKPOINT = 5

@@ -33,9 +33,9 @@ from examples.paper.runs import (
 from examples.paper.teachers import logits_of, train
 from softcask.pipeline.config.toml import read_tables
 from softcask.pipeline.student.bias import fit_shift
-from softcask.pipeline.student.process import Clock
-from softcask.pipeline.student.results import StudentProgress
-from softcask.pipeline.student.training import CHECKPOINT, MODEL
+from softcask.pipeline.student.training.loop import CHECKPOINT, MODEL
+from softcask.pipeline.student.training.process import Clock
+from softcask.pipeline.student.training.results import StudentProgress
 from softcask.pipeline.weights import file_digest
 from softcask.storage_schemas.errors import CheckpointError
 from softcask.storage_schemas.fingerprint import digest

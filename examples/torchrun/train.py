@@ -19,9 +19,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from softcask import student
-from softcask.pipeline.student.evaluation import Evaluation
 from softcask.pipeline.student.integrations.distributed import mean_over_all
 from softcask.pipeline.student.losses.distillation import Distillation
+from softcask.pipeline.student.training.evaluation import Evaluation
 from softcask.pipeline.transfer_sets.idx import IdxOptions
 
 MNIST = Path(__file__).resolve().parents[1] / "mnist"

@@ -24,7 +24,7 @@ from softcask.jobs.sweeping.students import Student
 from softcask.jobs.sweeping.training import Outcome, Tell, train_one
 from softcask.jobs.sweeping.where import Where
 from softcask.pipeline.executors.ray.connection import connected
-from softcask.pipeline.student.results import StudentProgress
+from softcask.pipeline.student.training.results import StudentProgress
 from softcask.storage_schemas.errors import ExecutorError
 
 _LOG = logging.getLogger(__name__)

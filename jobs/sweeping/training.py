@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softcask.jobs.sweeping.students import Student
-from softcask.pipeline.student.results import StudentProgress, StudentResult
+from softcask.pipeline.student.training.results import StudentProgress, StudentResult
 from softcask.storage_schemas.errors import SoftcaskError
 
 ERROR = "error.txt"
@@ -48,7 +48,7 @@ def train_one(
         restart: Discard what an earlier training left.
         num_threads: Torch's CPU threads, where the student's file states none.
     """
-    from softcask.pipeline.student.training import train_student
+    from softcask.pipeline.student.training.loop import train_student
 
     trained = False
 

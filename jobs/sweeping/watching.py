@@ -9,7 +9,7 @@ from softcask.jobs import console, figures
 from softcask.jobs.progress import Bars
 from softcask.jobs.sweeping.students import Student
 from softcask.jobs.sweeping.training import Outcome
-from softcask.pipeline.student.results import StudentProgress
+from softcask.pipeline.student.training.results import StudentProgress
 
 
 class Tally:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softcask.pipeline.student.batch import StudentBatch
-    from softcask.pipeline.student.loading import StudentLoader, loader
-    from softcask.pipeline.student.mixed_labels import batch_loss
-    from softcask.pipeline.student.parts import Part, part
-    from softcask.pipeline.student.results import StudentProgress, StudentResult
-    from softcask.pipeline.student.selecting import Between, Selection
-    from softcask.pipeline.student.training import train_student
+    from softcask.pipeline.student.loading.batch import StudentBatch
+    from softcask.pipeline.student.loading.loader import StudentLoader, loader
+    from softcask.pipeline.student.loading.parts import Part, part
+    from softcask.pipeline.student.loading.selecting import Between, Selection
+    from softcask.pipeline.student.training.loop import train_student
+    from softcask.pipeline.student.training.mixed_labels import batch_loss
+    from softcask.pipeline.student.training.results import StudentProgress, StudentResult
 
 __all__ = [
     "loader",
@@ -31,17 +31,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "loader": "loading",
-    "StudentLoader": "loading",
-    "StudentBatch": "batch",
-    "part": "parts",
-    "Part": "parts",
-    "Selection": "selecting",
-    "Between": "selecting",
-    "batch_loss": "mixed_labels",
-    "train_student": "training",
-    "StudentProgress": "results",
-    "StudentResult": "results",
+    "loader": "loading.loader",
+    "StudentLoader": "loading.loader",
+    "StudentBatch": "loading.batch",
+    "part": "loading.parts",
+    "Part": "loading.parts",
+    "Selection": "loading.selecting",
+    "Between": "loading.selecting",
+    "batch_loss": "training.mixed_labels",
+    "train_student": "training.loop",
+    "StudentProgress": "training.results",
+    "StudentResult": "training.results",
 }
 
 

@@ -13,12 +13,12 @@ from softcask.pipeline.config.toml import load_toml
 from softcask.pipeline.parts import Options, ResolvedPath
 from softcask.pipeline.preprocessing import PreprocessingOptions
 from softcask.pipeline.student.bias import BiasCorrectionOptions
-from softcask.pipeline.student.joining import Coverage, Match
+from softcask.pipeline.student.loading.joining import Coverage, Match
+from softcask.pipeline.student.loading.selecting import Selection
 from softcask.pipeline.student.losses.base import LossOptions
 from softcask.pipeline.student.losses.distillation import Distillation
 from softcask.pipeline.student.losses.registry import LOSSES
 from softcask.pipeline.student.options import ModelOptions, OptimiserOptions, TrainingOptions
-from softcask.pipeline.student.selecting import Selection
 from softcask.pipeline.targets.options import TargetOptions
 from softcask.pipeline.transfer_sets.base import SourceOptions
 from softcask.pipeline.transfer_sets.registry import SOURCES

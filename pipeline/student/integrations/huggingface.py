@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from softcask.pipeline.preprocessing import to_tensor
 from softcask.pipeline.store.reading.reader import Store, open_store
-from softcask.pipeline.student.joining import shown
+from softcask.pipeline.student.loading.joining import shown
 from softcask.pipeline.student.losses.base import LossOptions
 from softcask.pipeline.student.losses.distillation import Distillation
 from softcask.pipeline.targets.soft_targets import SoftTargets

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from softcask.pipeline.student.batch import StudentBatch
 from softcask.pipeline.student.integrations.distributed import mean_over_all
+from softcask.pipeline.student.loading.batch import StudentBatch
 from softcask.pipeline.student.losses.base import LossOptions
-from softcask.pipeline.student.mixed_labels import batch_loss
+from softcask.pipeline.student.training.mixed_labels import batch_loss
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule as _Module

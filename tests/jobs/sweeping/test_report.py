@@ -13,7 +13,7 @@ from softcask.jobs.sweeping.plot import draw
 from softcask.jobs.sweeping.report import best, columns_and_rows, document, grouped, spread
 from softcask.jobs.sweeping.students import Student, plan_students
 from softcask.jobs.sweeping.training import Outcome
-from softcask.pipeline.student.results import StudentResult
+from softcask.pipeline.student.training.results import StudentResult
 
 
 def result(errors: int | None, loss: float = 0.25) -> StudentResult:

@@ -13,7 +13,7 @@ from typer.testing import Result
 from softcask.jobs.sweeping.config import load_sweep
 from softcask.jobs.sweeping.students import plan_students
 from softcask.jobs.sweeping.training import Outcome, train_one
-from softcask.pipeline.student.results import StudentProgress
+from softcask.pipeline.student.training.results import StudentProgress
 
 
 def test_a_student_that_another_process_trains_is_waited_for(

@@ -11,7 +11,7 @@ from softcask.jobs.sweeping.config import load_sweep
 from softcask.jobs.sweeping.students import plan_students
 from softcask.jobs.sweeping.training import Outcome
 from softcask.jobs.sweeping.watching import Tally, Watcher
-from softcask.pipeline.student.results import StudentProgress
+from softcask.pipeline.student.training.results import StudentProgress
 
 
 class Clock:

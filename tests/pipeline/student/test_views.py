@@ -15,8 +15,8 @@ from softcask import student
 from softcask.pipeline.precompute.driver import precompute
 from softcask.pipeline.student.config import StudentConfig
 from softcask.pipeline.student.losses.distillation import Distillation
-from softcask.pipeline.student.mixed_labels import batch_loss
-from softcask.pipeline.student.training import train_student
+from softcask.pipeline.student.training.loop import train_student
+from softcask.pipeline.student.training.mixed_labels import batch_loss
 from softcask.pipeline.transfer_sets.arrays import ArraysOptions
 from softcask.storage_schemas.errors import (
     CheckpointError,

@@ -66,8 +66,3 @@ def torch_left_as_found(num_threads: int | None) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
-
-
-def in_shared_memory(values: torch.Tensor) -> torch.Tensor:
-    """The tensor, moved to memory that is shared with processes that it is sent to."""
-    return values.share_memory_()  # type: ignore[no-untyped-call, no-any-return]

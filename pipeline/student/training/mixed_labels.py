@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from softcask.pipeline.student.batch import StudentBatch
+    from softcask.pipeline.student.loading.batch import StudentBatch
     from softcask.pipeline.student.losses.base import LossOptions
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from softcask.pipeline.student.batch import StudentBatch
-from softcask.pipeline.student.prefetch import prefetched
-from softcask.pipeline.student.serving import Assembly, Made, Request, Serving
+from softcask.pipeline.student.loading.batch import StudentBatch
+from softcask.pipeline.student.loading.prefetch import prefetched
+from softcask.pipeline.student.loading.serving import Assembly, Made, Request, Serving
 from softcask.storage_schemas.errors import SoftcaskError
 
 _AHEAD = 3

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from softcask.pipeline.student.optimisers import build_optimiser, learning_rate, set_learning_rate
 from softcask.pipeline.student.options import OptimiserOptions
+from softcask.pipeline.student.training.optimisers import build_optimiser, learning_rate, set_learning_rate
 
 STEPS = 40
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from softcask.pipeline.student import checkpoints
-from softcask.pipeline.student.checkpoints import (
+from softcask.pipeline.student.training import checkpoints
+from softcask.pipeline.student.training.checkpoints import (
     Kept,
     TrainingState,
     check_identity,

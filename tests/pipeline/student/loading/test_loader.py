@@ -137,7 +137,7 @@ def test_one_changed_input_is_named_when_it_is_first_served(world: Any) -> None:
 def test_rows_that_were_recognised_are_not_hashed_again(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     found = loader(world)
     served(found)
-    monkeypatch.delattr("softcask.pipeline.student.inputs.content_hashes")
+    monkeypatch.delattr("softcask.pipeline.student.loading.inputs.content_hashes")
     assert len(served(found, epoch=1)) == 200
 
 

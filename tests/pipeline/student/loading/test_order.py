@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from softcask.pipeline.student.order import MixedOrder, RowOrder, global_batches, share_of, shares, steps
+from softcask.pipeline.student.loading.order import (
+    MixedOrder,
+    RowOrder,
+    global_batches,
+    share_of,
+    shares,
+    steps,
+)
 
 ROWS = st.integers(1, 400)
 BATCH = st.integers(1, 40)

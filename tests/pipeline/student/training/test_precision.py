@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from softcask.pipeline.student import precision as module
-from softcask.pipeline.student.precision import Precision, fastest
+from softcask.pipeline.student.training.precision import Precision, fastest
 
 
 class Clock:

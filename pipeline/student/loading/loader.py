@@ -21,16 +21,16 @@ import numpy as np
 import torch
 
 from softcask.pipeline.store.reading.reader import CACHE_BYTES
-from softcask.pipeline.student.batch import StudentBatch
-from softcask.pipeline.student.feeding import Answer, Workers, by_thread
+from softcask.pipeline.student.loading.batch import StudentBatch
+from softcask.pipeline.student.loading.feeding import Answer, Workers, by_thread
+from softcask.pipeline.student.loading.mixing import checked, mixed, order_of
+from softcask.pipeline.student.loading.order import global_batches, share_of, steps
+from softcask.pipeline.student.loading.parts import Part, PartOptions, StoreLike, part
+from softcask.pipeline.student.loading.place import place_of
+from softcask.pipeline.student.loading.position import Position
+from softcask.pipeline.student.loading.serving import BLOCK_BYTES, Assembly, Request, Serving
+from softcask.pipeline.student.loading.target_rows import TargetRows
 from softcask.pipeline.student.losses.base import Needs
-from softcask.pipeline.student.mixing import checked, mixed, order_of
-from softcask.pipeline.student.order import global_batches, share_of, steps
-from softcask.pipeline.student.parts import Part, PartOptions, StoreLike, part
-from softcask.pipeline.student.place import place_of
-from softcask.pipeline.student.position import Position
-from softcask.pipeline.student.serving import BLOCK_BYTES, Assembly, Request, Serving
-from softcask.pipeline.student.target_rows import TargetRows
 from softcask.storage_schemas.errors import ConfigError, StudentError
 
 KEEP_BYTES = 1 << 30

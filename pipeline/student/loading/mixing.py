@@ -8,10 +8,10 @@ from typing import get_args
 import numpy as np
 
 from softcask.pipeline.store.reading.order import rows_by_unit, unit_numbers
+from softcask.pipeline.student.loading.order import EpochOrder, MixedOrder, RowOrder, shares
+from softcask.pipeline.student.loading.parts import Part
+from softcask.pipeline.student.loading.target_rows import TargetRows
 from softcask.pipeline.student.losses.base import Needs
-from softcask.pipeline.student.order import EpochOrder, MixedOrder, RowOrder, shares
-from softcask.pipeline.student.parts import Part
-from softcask.pipeline.student.target_rows import TargetRows
 from softcask.storage_schemas.errors import ConfigError, TransferSetError
 
 

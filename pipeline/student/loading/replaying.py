@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from softcask.pipeline.store.reading.reader import Store
-from softcask.pipeline.student.dataset_rows import as_hashes
-from softcask.pipeline.student.inputs import InputRows
-from softcask.pipeline.student.joining import JoinedRows, refuse_other_content
-from softcask.pipeline.student.process import in_shared_memory
+from softcask.pipeline.student.loading.dataset_rows import as_hashes
+from softcask.pipeline.student.loading.inputs import InputRows
+from softcask.pipeline.student.loading.joining import JoinedRows, refuse_other_content
+from softcask.pipeline.student.loading.sharing import in_shared_memory
 from softcask.pipeline.views.options import AugmentationOptions
 from softcask.pipeline.views.replay import Replay
 from softcask.storage_schemas.errors import TransferSetError

@@ -7,7 +7,7 @@ from itertools import count, islice
 
 import pytest
 
-from softcask.pipeline.student.prefetch import prefetched
+from softcask.pipeline.student.loading.prefetch import prefetched
 
 
 def test_results_come_in_order_and_all() -> None:

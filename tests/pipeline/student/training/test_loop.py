@@ -28,7 +28,7 @@ from softcask.storage_schemas.errors import (
 def config_of(world: Any, output: str = "out", **sections: Any) -> StudentConfig:
     base = {
         "store": world.store,
-        "python_path": [str(Path(__file__).parent)],
+        "python_path": [str(Path(__file__).parents[1])],
         "output": str(world.folder / output),
         "targets": {"temperature": 4},
         "transfer_set": {"kind": "arrays", "inputs": str(world.folder / "inputs.npy"), "id_prefix": "row"},

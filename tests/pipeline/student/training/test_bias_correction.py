@@ -51,7 +51,7 @@ def rows(world: World, name: str, labels: str | None = None) -> dict[str, str]:
 def config_of(world: World, correction: dict[str, Any] | None, **sections: Any) -> StudentConfig:
     base = {
         "store": world.store,
-        "python_path": [str(Path(__file__).parent)],
+        "python_path": [str(Path(__file__).parents[1])],
         "output": str(world.folder / "out"),
         "transfer_set": rows(world, "inputs", "labels") | {"id_prefix": "row"},
         "evaluation": rows(world, "tests"),

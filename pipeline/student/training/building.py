@@ -11,10 +11,10 @@ import torch
 from softcask.pipeline.factories import add_to_path, call
 from softcask.pipeline.preprocessing import PreprocessingOptions, to_tensor
 from softcask.pipeline.store.reading.reader import Store, open_store
-from softcask.pipeline.student.bias_correction import HeldOut, open_held_out
-from softcask.pipeline.student.evaluation import Evaluation
-from softcask.pipeline.student.loading import StudentLoader, Temperature, loader
-from softcask.pipeline.student.parts import Part, part
+from softcask.pipeline.student.loading.loader import StudentLoader, Temperature, loader
+from softcask.pipeline.student.loading.parts import Part, part
+from softcask.pipeline.student.training.bias_correction import HeldOut, open_held_out
+from softcask.pipeline.student.training.evaluation import Evaluation
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.storage_schemas.errors import StudentError, TransferSetError

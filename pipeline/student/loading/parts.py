@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from softcask.pipeline.store.reading.reader import Store, open_store
-from softcask.pipeline.student.dataset_rows import Hashes, Ids, as_hashes
-from softcask.pipeline.student.inputs import InputRows, input_rows
-from softcask.pipeline.student.joining import (
+from softcask.pipeline.student.loading.dataset_rows import Hashes, Ids, as_hashes
+from softcask.pipeline.student.loading.inputs import InputRows, input_rows
+from softcask.pipeline.student.loading.joining import (
     Coverage,
     JoinedRows,
     Match,
@@ -27,9 +27,9 @@ from softcask.pipeline.student.joining import (
     refuse_other_content,
     refuse_unknown_content,
 )
-from softcask.pipeline.student.process import in_shared_memory
-from softcask.pipeline.student.replaying import MixedLabels, ReplayedInputs
-from softcask.pipeline.student.selecting import Selection, selection_of
+from softcask.pipeline.student.loading.replaying import MixedLabels, ReplayedInputs
+from softcask.pipeline.student.loading.selecting import Selection, selection_of
+from softcask.pipeline.student.loading.sharing import in_shared_memory
 from softcask.pipeline.targets.in_view import chosen_views
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.pipeline.views.options import AugmentationOptions, ViewsOptions

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from softcask.pipeline.student.bias import BiasCorrectionOptions, fit_shift
-from softcask.pipeline.student.checkpoints import save_tensors
-from softcask.pipeline.student.evaluation import Evaluation, LogitsOf
+from softcask.pipeline.student.training.checkpoints import save_tensors
+from softcask.pipeline.student.training.evaluation import Evaluation, LogitsOf
 from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.storage_schemas.errors import StudentError, TransferSetError
 from softcask.storage_schemas.fingerprint import canonical

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from softcask.pipeline.preprocessing import PreprocessingOptions, to_tensor
-from softcask.pipeline.student.batch import StudentBatch
+from softcask.pipeline.student.loading.batch import StudentBatch
 from softcask.pipeline.student.losses.base import LossOptions
-from softcask.pipeline.student.mixed_labels import batch_loss
-from softcask.pipeline.student.precision import Precision
+from softcask.pipeline.student.training.mixed_labels import batch_loss
+from softcask.pipeline.student.training.precision import Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from softcask.pipeline.parts import Options
-from softcask.pipeline.student.joining import JoinedRows, shown
+from softcask.pipeline.student.loading.joining import JoinedRows, shown
 from softcask.storage_schemas.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:

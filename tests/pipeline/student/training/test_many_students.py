@@ -25,7 +25,7 @@ def test_ten_students_change_no_byte_of_their_store_and_run_no_teacher(world: An
         config = StudentConfig.model_validate(
             {
                 "store": world.store,
-                "python_path": [str(Path(__file__).parent)],
+                "python_path": [str(Path(__file__).parents[1])],
                 "output": str(world.folder / f"student{number}"),
                 "targets": {"temperature": 1 + 2 * number},
                 "transfer_set": {

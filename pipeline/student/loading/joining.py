@@ -18,7 +18,7 @@ from softcask.storage_schemas.errors import MisalignedRows, TransferSetError
 from softcask.storage_schemas.tables import HASH_BYTES
 
 if TYPE_CHECKING:
-    from softcask.pipeline.student.inputs import InputRows
+    from softcask.pipeline.student.loading.inputs import InputRows
     from softcask.pipeline.targets.soft_targets import LogitSource, SoftTargets
 
 Coverage = Literal["all", "intersection"]

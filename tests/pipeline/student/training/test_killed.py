@@ -28,7 +28,7 @@ def config_of(world: Any, output: str, **training: Any) -> str:
 
     sections = {
         "store": world.store,
-        "python_path": [str(Path(__file__).parent)],
+        "python_path": [str(Path(__file__).parents[1])],
         "output": str(world.folder / output),
         "transfer_set": {"kind": "arrays", "inputs": str(world.folder / "inputs.npy"), "id_prefix": "row"},
         "model": {"factory": "models_for_tests:Mortal"},

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from softcask.pipeline.preprocessing import to_tensor
-from softcask.pipeline.student.joining import check_labels
-from softcask.pipeline.student.prefetch import prefetched
+from softcask.pipeline.student.loading.joining import check_labels
+from softcask.pipeline.student.loading.prefetch import prefetched
 from softcask.pipeline.transfer_sets.base import RowBatch, TransferSet
 from softcask.pipeline.transfer_sets.indexing import content_hashes
 from softcask.storage_schemas.errors import TransferSetError

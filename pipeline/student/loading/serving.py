@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from softcask.pipeline.preprocessing import to_tensor
-from softcask.pipeline.student.batch import StudentBatch, Values, changed
-from softcask.pipeline.student.parts import Part
-from softcask.pipeline.student.replaying import without_mixing
-from softcask.pipeline.student.target_rows import TargetRows
+from softcask.pipeline.student.loading.batch import StudentBatch, Values, changed
+from softcask.pipeline.student.loading.parts import Part
+from softcask.pipeline.student.loading.replaying import without_mixing
+from softcask.pipeline.student.loading.target_rows import TargetRows
 from softcask.storage_schemas.errors import ConfigError
 
 BLOCK_BYTES = 4 << 20

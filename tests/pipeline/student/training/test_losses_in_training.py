@@ -15,18 +15,18 @@ from torch.nn.functional import kl_div
 from softcask.pipeline.preprocessing import PreprocessingOptions
 from softcask.pipeline.store.reading.reader import open_store
 from softcask.pipeline.student import StudentProgress, train_student
-from softcask.pipeline.student.batch import StudentBatch
 from softcask.pipeline.student.config import StudentConfig
+from softcask.pipeline.student.loading.batch import StudentBatch
 from softcask.pipeline.student.losses.distillation import Distillation
-from softcask.pipeline.student.precision import Precision
-from softcask.pipeline.student.step import StudentStep
+from softcask.pipeline.student.training.precision import Precision
+from softcask.pipeline.student.training.step import StudentStep
 from softcask.storage_schemas.errors import StoreError
 
 
 def config_of(world: Any, output: str, **sections: Any) -> StudentConfig:
     base = {
         "store": world.store,
-        "python_path": [str(Path(__file__).parent)],
+        "python_path": [str(Path(__file__).parents[1])],
         "output": str(world.folder / output),
         "targets": {"temperature": 8},
         "transfer_set": {"kind": "arrays", "inputs": str(world.folder / "inputs.npy"), "id_prefix": "row"},

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from softcask.pipeline.config.sections import ByKind
-from softcask.pipeline.student.dataset_rows import DatasetRows, Hashes, Ids, ReadRows
+from softcask.pipeline.student.loading.dataset_rows import DatasetRows, Hashes, Ids, ReadRows
 from softcask.pipeline.transfer_sets.base import SourceOptions, TransferSet
 from softcask.pipeline.transfer_sets.indexing import content_hashes
 from softcask.pipeline.transfer_sets.registry import SOURCES

@@ -15,9 +15,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from softcask.pipeline.student.bias_correction import BIAS, Correction, correct
-from softcask.pipeline.student.building import StudentData, build_model, choose_device, identity, open_data
-from softcask.pipeline.student.checkpoints import (
+from softcask.pipeline.student.options import Dtype
+from softcask.pipeline.student.training.bias_correction import BIAS, Correction, correct
+from softcask.pipeline.student.training.building import (
+    StudentData,
+    build_model,
+    choose_device,
+    identity,
+    open_data,
+)
+from softcask.pipeline.student.training.checkpoints import (
     Kept,
     TrainingState,
     check_identity,
@@ -28,20 +35,19 @@ from softcask.pipeline.student.checkpoints import (
     save_tensors,
     save_text,
 )
-from softcask.pipeline.student.curve import LossCurve
-from softcask.pipeline.student.optimisers import build_optimiser, learning_rate, set_learning_rate
-from softcask.pipeline.student.options import Dtype
-from softcask.pipeline.student.precision import Precision, fastest
-from softcask.pipeline.student.process import (
+from softcask.pipeline.student.training.curve import LossCurve
+from softcask.pipeline.student.training.optimisers import build_optimiser, learning_rate, set_learning_rate
+from softcask.pipeline.student.training.precision import Precision, fastest
+from softcask.pipeline.student.training.process import (
     Clock,
     random_state,
     seed_torch,
     set_random_state,
     torch_left_as_found,
 )
-from softcask.pipeline.student.results import OnProgress, StudentProgress, StudentResult
-from softcask.pipeline.student.savings import SAVINGS, savings_of
-from softcask.pipeline.student.step import StudentStep
+from softcask.pipeline.student.training.results import OnProgress, StudentProgress, StudentResult
+from softcask.pipeline.student.training.savings import SAVINGS, savings_of
+from softcask.pipeline.student.training.step import StudentStep
 from softcask.storage_schemas.errors import StudentError
 
 if TYPE_CHECKING:

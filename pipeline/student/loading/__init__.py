@@ -1,0 +1,1 @@
+"""From a store and inputs to batches: rows joined, chosen, ordered, replayed, made ahead."""
