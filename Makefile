@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup test fuzz check format demo paper bench bench-engine bench-scale bench-store bench-student chaos schema clean
+.PHONY: help setup test test-long fuzz check format demo paper bench bench-engine bench-scale bench-store bench-student chaos schema clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,6 +30,9 @@ $(READY): pyproject.toml constraints.txt
 
 test: $(READY)  ## run all tests; ARGS="-k zarr" to choose
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-long: $(READY)  ## the tests that `make test` leaves out for their length: every page's snippet, every section of the paper
+	$(BIN)/python -m pytest -m long $(ARGS)
 
 fuzz: $(READY)  ## read 1,000 stores that are malformed on purpose; some ten minutes
 	SOFTCASK_HOSTILE_EXAMPLES=1000 $(BIN)/python -m pytest tests/pipeline/store/test_hostile_at_random.py --timeout 3600 $(ARGS)

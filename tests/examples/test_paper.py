@@ -57,6 +57,7 @@ def digits(rows: int) -> Digits:
     )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)  # forty trainings, however short
 def test_all_sections_go_the_whole_way_once_and_are_left_alone_afterwards(tmp_path: Path, data: Path) -> None:
     first = run(tmp_path, data)

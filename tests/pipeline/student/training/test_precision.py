@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from softcask.pipeline.student import precision as module
+from softcask.pipeline.student.training import precision as module
 from softcask.pipeline.student.training.precision import Precision, fastest
 
 
