@@ -25,7 +25,7 @@ from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.pipeline.transfer_sets.indexing import content_hashes
 from softcask.pipeline.views.composition import Views
 from softcask.pipeline.views.probing import check_probe
-from softcask.pipeline.views.segments import SegmentRows, view_rows
+from softcask.pipeline.views.segments import SegmentRows, reader_of, view_rows
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.errors import StoreError, TransferSetError
 from softcask.storage_schemas.manifest import SegmentManifest, TeacherManifest
@@ -143,7 +143,7 @@ class UnitReader:
         key = keys.view_manifest(work.task.view)
         manifest = ViewManifest.from_bytes(self.objects.read(key), key)
         segment = self.segments.manifest(manifest.segment)
-        read = partial(self._read_probe, segment)
+        read = reader_of(self.source, segment)
         check_probe(self.views, manifest, self._rows_of(segment), read, self.objects.uri)
         self._begun.add(place)
         return self.views
@@ -152,9 +152,6 @@ class UnitReader:
         if segment.segment not in self._rows:
             self._rows[segment.segment] = self.segments.rows(segment.segment)
         return self._rows[segment.segment]
-
-    def _read_probe(self, segment: SegmentManifest, positions_B: NDArray[np.int64]) -> NDArray[Any]:
-        return self.source.read(segment.first + positions_B).inputs_B
 
     def _read_batch(self, work: Work, positions_B: NDArray[np.int64]) -> NDArray[Any]:
         batch = self.source.read(work.segment.first + positions_B)

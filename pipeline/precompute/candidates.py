@@ -6,11 +6,8 @@ None of it is believed: it is taken only where it is, byte for byte, what was se
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from softcask.pipeline.factories import add_to_path
 from softcask.pipeline.pinning import manifest_beside_probe, probe_of_entry, probe_rows
@@ -26,7 +23,7 @@ from softcask.pipeline.transfer_sets.indexing import index_rows
 from softcask.pipeline.transfer_sets.text import dtype_name
 from softcask.pipeline.views.composition import Views
 from softcask.pipeline.views.probing import view_manifest
-from softcask.pipeline.views.segments import SegmentRows
+from softcask.pipeline.views.segments import SegmentRows, reader_of
 from softcask.storage_schemas import keys, tables
 from softcask.storage_schemas.errors import SoftcaskError
 from softcask.storage_schemas.manifest import ObjectRecord, RootManifest, SegmentManifest, TeacherManifest
@@ -102,11 +99,7 @@ class Candidates:
         add_to_path(self._config.python_path)
         views, first = Views.of(self._config.views), self._read_segment(keys.segment_name(0))
         rows = SegmentRows.of(read_rows(self._objects, first))
-
-        def read(positions_B: NDArray[np.int64]) -> NDArray[Any]:
-            return self._source.read(first.first + positions_B).inputs_B
-
-        return view_manifest(views, number, first.segment, rows, read).to_bytes()
+        return view_manifest(views, number, first.segment, rows, reader_of(self._source, first)).to_bytes()
 
     def _teacher(self, name: str) -> bytes | None:
         if (options := self._options(name)) is None:

@@ -24,7 +24,7 @@ from softcask.pipeline.transfer_sets.indexing import index_rows
 from softcask.pipeline.transfer_sets.text import dtype_name
 from softcask.pipeline.views.options import ViewsOptions
 from softcask.pipeline.views.pinned import pin_views
-from softcask.pipeline.views.segments import SegmentRows
+from softcask.pipeline.views.segments import SegmentRows, reader_of
 from softcask.storage_schemas import keys
 from softcask.storage_schemas.codecs.base import Column
 from softcask.storage_schemas.codecs.dense16 import Dense16
@@ -159,7 +159,7 @@ def pin_run_views(
         tasks.views,
         first.segment,
         rows,
-        lambda positions_B: source.read(first.first + positions_B).inputs_B,
+        reader_of(source, first),
     )
 
 

@@ -100,6 +100,28 @@ def read_contents(objects: StoreObjects, dropped: Dropped | None = None) -> Cont
     )
 
 
+def sealed_contents(objects: StoreObjects, generation: Generation | None) -> Contents:
+    """Read the manifests that a generation holds: nothing is listed. Of None there are none.
+
+    Raises:
+        CorruptObject: One is gone, or its bytes are not those that were sealed.
+    """
+    segments: list[SegmentManifest] = []
+    teachers: dict[str, TeacherManifest] = {}
+    views: dict[int, ViewManifest] = {}
+    for record in generation.manifests if generation else ():
+        if record.key.endswith("/segment.json"):
+            segment = SegmentManifest.from_bytes(objects.read_recorded(record), record.key)
+            segments.append(in_place(record.key, segment))
+        elif record.key.endswith("/teacher.json"):
+            teacher = TeacherManifest.from_bytes(objects.read_recorded(record), record.key)
+            teachers[teacher.name] = in_place(record.key, teacher)
+        elif keys.view_number(record.key):
+            view = ViewManifest.from_bytes(objects.read_recorded(record), record.key)
+            views[view.view] = in_place(record.key, view)
+    return Contents(segments=tuple(segments), teachers=teachers, views=views)
+
+
 def standing_views(objects: StoreObjects) -> dict[int, ViewManifest]:
     """List and read what the views of a store are pinned to, by number.
 

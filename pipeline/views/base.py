@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,9 @@ from pydantic import Field
 from softcask.pipeline.parts import Options
 from softcask.pipeline.transfer_sets.text import TEXT
 from softcask.pipeline.views.draws import Draws
-from softcask.storage_schemas.errors import TransferSetError
+from softcask.storage_schemas.errors import FactoryError, TransferSetError
+
+Random = TypeVar("Random")
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -92,17 +94,38 @@ class MixingOptions(StepOptions):
         return np.where(mixed_B, draws.symmetric_beta(self.alpha), 1.0)
 
 
-def stacked(rows: Sequence[Any], sample_ids: Sequence[str], what: str) -> NDArray[Any]:
-    """Rows that a function of the user's gave, as a batch `[B, *row]`.
+def row_by_row(
+    augment: Callable[[Any, Random], Any],
+    inputs_B: NDArray[Any],
+    randoms: Iterable[Random],
+    sample_ids: Sequence[str],
+    what: str,
+) -> NDArray[Any]:
+    """What code of the user's makes of the rows of a batch, `[B, *row']`.
 
     Args:
-        rows: Arrays or text, one a row.
-        sample_ids: Their ids.
-        what: Who gave them, for messages.
+        augment: From a row and what is random about it to an array, or text.
+        inputs_B: `[B, *row]`.
+        randoms: What is random, one a row.
+        sample_ids: Ids of the rows.
+        what: Whose code it is, for messages.
 
     Raises:
-        TransferSetError: They have no numbers, or not all one shape and dtype.
+        FactoryError: It raised; says on which row.
+        TransferSetError: It gave no numbers, or not all of one shape and dtype.
     """
+    rows = []
+    for sample_id, row, random in zip(sample_ids, inputs_B, randoms, strict=True):
+        try:
+            rows.append(augment(row, random))
+        except Exception as error:
+            raise FactoryError(
+                f"{what} raised {type(error).__name__} on row {sample_id!r}: {error}"
+            ) from error
+    return _stacked(rows, sample_ids, what)
+
+
+def _stacked(rows: Sequence[Any], sample_ids: Sequence[str], what: str) -> NDArray[Any]:
     if all(isinstance(row, str) for row in rows):
         return np.array(rows, dtype=TEXT)
     arrays = [np.asarray(row) for row in rows]
@@ -111,8 +134,7 @@ def stacked(rows: Sequence[Any], sample_ids: Sequence[str], what: str) -> NDArra
         if array.dtype.kind not in "biuf":
             raise TransferSetError(
                 f"{what} gave {type(rows[0]).__name__} of {array.dtype} for row {sample_id!r}; expected an "
-                f"array "
-                "of integers, booleans or floats, or text"
+                "array of integers, booleans or floats, or text"
             )
         if array.shape != first.shape or array.dtype != first.dtype:
             raise TransferSetError(

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from softcask.pipeline.factories import FactoryTarget, find_source, resolve
-from softcask.pipeline.views.base import StepOptions, stacked
+from softcask.pipeline.views.base import StepOptions, row_by_row
 from softcask.pipeline.views.draws import Draws
-from softcask.storage_schemas.errors import FactoryError
 
 
 class CallableOptions(StepOptions):
@@ -36,18 +35,13 @@ class CallableOptions(StepOptions):
 
     def apply(self, inputs_B: NDArray[Any], draws: Draws) -> NDArray[Any]:
         """See `StepOptions.apply`."""
+        function = resolve(self.function)
+
+        def augment(row: Any, generator: np.random.Generator) -> Any:
+            return function(row if isinstance(row, str) else np.array(row), generator, **self.kwargs)
+
         what = f"a view's function {self.function}"
-        function, rows = resolve(self.function), []
-        for sample_id, row, generator in zip(draws.sample_ids, inputs_B, draws.generators(), strict=True):
-            try:
-                rows.append(
-                    function(row if isinstance(row, str) else np.array(row), generator, **self.kwargs)
-                )
-            except Exception as error:
-                raise FactoryError(
-                    f"{what} raised {type(error).__name__} on row {sample_id!r}: {error}"
-                ) from error
-        return stacked(rows, draws.sample_ids, what)
+        return row_by_row(augment, inputs_B, draws.generators(), draws.sample_ids, what)
 
     def recorded(self) -> dict[str, Any]:
         """See `StepOptions.recorded`."""

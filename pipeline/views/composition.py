@@ -146,8 +146,7 @@ def _step(facts: Mapping[str, Any], where: str) -> StepOptions:
     if version != model.version:
         raise StoreError(
             f"{where}: step {kind!r} is of version {version}, this softcask has version {model.version}, "
-            f"which gives "
-            "other rows. Use the softcask that labelled it, or leave the view out"
+            "which gives other rows. Use the softcask that labelled it, or leave the view out"
         )
     try:
         return model.model_validate({name: each for name, each in facts.items() if name != "version"})

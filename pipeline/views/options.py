@@ -31,8 +31,7 @@ class AugmentationOptions(Options):
         if len(mixing) > 1:
             raise ConfigError(
                 f"{len(mixing)} steps mix rows ({', '.join(mixing)}), expected one at most: a partner's "
-                f"partner "
-                "would have to be read, too. Label them as views of two stores, or choose one"
+                "partner would have to be read, too. Label them as views of two stores, or choose one"
             )
         return self
 

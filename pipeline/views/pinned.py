@@ -107,8 +107,7 @@ def _refuse_lost(objects: StoreObjects, missing: Sequence[int]) -> None:
         key = keys.view_manifest(min(lost))
         raise CorruptObject(
             f"{key} of {objects.uri} is gone, though units of this view are committed. Put it back with "
-            f"`softcask "
-            "repair` and the run's file, or from a copy of the store"
+            "`softcask repair` and the run's file, or from a copy of the store"
         )
 
 

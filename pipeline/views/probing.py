@@ -52,11 +52,9 @@ def view_manifest(views: Views, view: int, segment: str, rows: SegmentRows, read
         if content_hashes(alone).tolist() != [content]:
             raise ConfigError(
                 f"view {view} of row {sample_id!r} came out otherwise when it was made a second time, "
-                f"without other "
-                "rows beside it. What is random must be drawn from the generator that a callable is given, "
-                "or from "
-                "torch's by a transform, and not from `random`, `numpy.random` or what was left by the row "
-                "before"
+                "without other rows beside it. What is random must be drawn from the generator that a "
+                "callable is given, or from torch's by a transform, and not from `random`, `numpy.random` or "
+                "what was left by the row before"
             )
     return ViewManifest(
         view=view,
@@ -107,8 +105,7 @@ def check_probe(
     if differing:
         raise ManifestMismatch(
             f"view {manifest.view} of {where} does not come out here as it did when it was pinned: "
-            f"{len(differing)} "
-            f"of {len(probes)} probe rows differ, the first is {differing[0].sample_id!r} "
+            f"{len(differing)} of {len(probes)} probe rows differ, the first is {differing[0].sample_id!r} "
             f"({dtype_name(found_P.dtype)} {list(found_P.shape[1:])}, then {manifest.row_dtype} "
             f"{list(manifest.row_shape)}). Its options are the same, so code or a library differs: "
             f"{_other_versions(manifest)}. Go back to those, or leave the view out"
@@ -127,8 +124,7 @@ def _refuse_other_rows(
     if not readable_P.all() or rows.ids(positions_P) != [each.sample_id for each in probes]:
         raise CorruptObject(
             f"{view_key(manifest.view)} of {where} has probe rows that are not those of segment "
-            f"{manifest.segment}; "
-            "it was moved or changed"
+            f"{manifest.segment}; it was moved or changed"
         )
 
 

@@ -112,11 +112,9 @@ class Replay:
         if missing.any():
             names = self._rows_of(segment).ids(positions_B[missing][:1])
             raise MisalignedRows(
-                f"in view {view} of {self._store.uri}, {np.count_nonzero(missing)} rows of a batch are "
-                f"mixed with rows "
-                f"that are not among this student's inputs, or were dropped from the store; the first is "
-                f"{names[0]!r}. "
-                "Give the student all inputs, or leave the view out (targets.views)"
+                f"in view {view} of {self._store.uri}, {np.count_nonzero(missing)} rows of a batch are mixed "
+                "with rows that are not among this student's inputs, or were dropped from the store; the "
+                f"first is {names[0]!r}. Give the student all inputs, or leave the view out (targets.views)"
             )
         return self._inputs(rows_B)
 

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from softcask.pipeline.transfer_sets.base import TransferSet
 from softcask.pipeline.views.composition import Views
+from softcask.storage_schemas.manifest import SegmentManifest
 
 Read = Callable[[NDArray[np.int64]], NDArray[Any]]
 """Rows `[B, *row]` of a segment by position, as the transfer set has them."""
@@ -42,6 +44,11 @@ class SegmentRows:
         """Ids of the rows at these positions."""
         found: list[str] = self.sample_ids.take(pa.array(positions_B)).to_pylist()
         return found
+
+
+def reader_of(source: TransferSet, segment: SegmentManifest) -> Read:
+    """Reads a segment's rows from the transfer set; those that are known to be readable."""
+    return lambda positions_B: source.read(segment.first + positions_B).inputs_B
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from softcask.pipeline.factories import FactoryTarget, call
-from softcask.pipeline.views.base import StepOptions, stacked
+from softcask.pipeline.views.base import StepOptions, row_by_row
 from softcask.pipeline.views.callable_kind import source_digest
 from softcask.pipeline.views.draws import Draws
 from softcask.pipeline.views.images import Layout, image_axes
@@ -49,18 +50,9 @@ class TorchvisionOptions(StepOptions):
     def apply(self, inputs_B: NDArray[Any], draws: Draws) -> NDArray[Any]:
         """See `StepOptions.apply`."""
         image_axes(inputs_B, self.layout, self.kind)
-        transform, what = self._transform(), f"a view's transform {self.transform}"
-        rows = []
-        for sample_id, row, seed in zip(
-            draws.sample_ids, inputs_B, draws.words(1)[:, 0].tolist(), strict=True
-        ):
-            try:
-                rows.append(self._of_one(transform, row, seed >> 1))
-            except Exception as error:
-                raise FactoryError(
-                    f"{what} raised {type(error).__name__} on row {sample_id!r}: {error}"
-                ) from error
-        return stacked(rows, draws.sample_ids, what)
+        augment, seeds = partial(self._of_one, self._transform()), (draws.words(1)[:, 0] >> 1).tolist()
+        what = f"a view's transform {self.transform}"
+        return row_by_row(augment, inputs_B, seeds, draws.sample_ids, what)
 
     def recorded(self) -> dict[str, Any]:
         """See `StepOptions.recorded`."""

@@ -13,6 +13,30 @@ from typer.testing import CliRunner, Result
 
 from softcask.jobs.cli import app
 
+STUDENT_FILE = f"""\
+store = "cask"
+output = "student"
+python_path = ["{TESTS}"]
+
+[targets]
+temperature = 4
+
+[transfer_set]
+kind = "arrays"
+inputs = "inputs.npy"
+labels = "labels.npy"
+
+[evaluation]
+kind = "arrays"
+inputs = "inputs.npy"
+labels = "labels.npy"
+
+[model]
+factory = "toy_models:net"
+kwargs = {{ seed = 9, hidden = 8 }}
+"""
+"""All of a student file over the project's store but its `[training]`."""
+
 RUN = """\
 python_path = ["{tests}"]
 

@@ -12,34 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests import toy_models
-from tests.jobs.conftest import Project
-from tests.worlds import TESTS
+from tests.jobs.conftest import STUDENT_FILE, Project
 from typer.testing import Result
 
 Softcask = Callable[..., Result]
 
-STUDENT = f"""\
-store = "cask"
-output = "student"
-python_path = ["{TESTS}"]
-
-[targets]
-temperature = 4
-
-[transfer_set]
-kind = "arrays"
-inputs = "inputs.npy"
-labels = "labels.npy"
-
-[evaluation]
-kind = "arrays"
-inputs = "inputs.npy"
-labels = "labels.npy"
-
-[model]
-factory = "toy_models:net"
-kwargs = {{ seed = 9, hidden = 8 }}
-
+STUDENT = f"""{STUDENT_FILE}
 [training]
 epochs = 3
 batch_size = 32

@@ -41,9 +41,7 @@ from softcask.storage_schemas.codecs.base import Codec, Column, check_claim, che
 from softcask.storage_schemas.errors import IncompleteStore, StoreError, StoreNotFound
 from softcask.storage_schemas.manifest import (
     Dropped,
-    Generation,
     RootManifest,
-    SegmentManifest,
     TeacherManifest,
 )
 from softcask.storage_schemas.views import ViewManifest
@@ -100,7 +98,7 @@ class Store:
         if allow_partial:
             contents = catalog.read_contents(self.objects, dropped)
         else:
-            contents = _sealed(self.objects, sealed)
+            contents = catalog.sealed_contents(self.objects, sealed)
         self.generation = sealed.generation if sealed else 0
         self.segments = contents.segments
         self.teachers: Mapping[str, TeacherManifest] = contents.teachers
@@ -516,20 +514,3 @@ def _read_root(objects: StoreObjects) -> RootManifest:
             f"there is no softcask store at {objects.uri} (no {keys.ROOT} in it); check the path, "
             "or make a store with `softcask precompute`"
         ) from error
-
-
-def _sealed(objects: StoreObjects, generation: Generation | None) -> catalog.Contents:
-    segments: list[SegmentManifest] = []
-    teachers: dict[str, TeacherManifest] = {}
-    views: dict[int, ViewManifest] = {}
-    for record in generation.manifests if generation else ():
-        if record.key.endswith("/segment.json"):
-            segment = SegmentManifest.from_bytes(objects.read_recorded(record), record.key)
-            segments.append(catalog.in_place(record.key, segment))
-        elif record.key.endswith("/teacher.json"):
-            teacher = TeacherManifest.from_bytes(objects.read_recorded(record), record.key)
-            teachers[teacher.name] = catalog.in_place(record.key, teacher)
-        elif keys.view_number(record.key):
-            view = ViewManifest.from_bytes(objects.read_recorded(record), record.key)
-            views[view.view] = catalog.in_place(record.key, view)
-    return catalog.Contents(segments=tuple(segments), teachers=teachers, views=views)

@@ -12,12 +12,11 @@ from os import PathLike, fspath
 from typing import Any, TypedDict
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from softcask.pipeline.store.reading.reader import Store, open_store
-from softcask.pipeline.student.loading.dataset_rows import Hashes, Ids, as_hashes
+from softcask.pipeline.student.loading.dataset_rows import Hashes, Ids
 from softcask.pipeline.student.loading.inputs import InputRows, input_rows
 from softcask.pipeline.student.loading.joining import (
     Coverage,
@@ -27,9 +26,9 @@ from softcask.pipeline.student.loading.joining import (
     refuse_other_content,
     refuse_unknown_content,
 )
+from softcask.pipeline.student.loading.recognition import Recognition
 from softcask.pipeline.student.loading.replaying import MixedLabels, ReplayedInputs
 from softcask.pipeline.student.loading.selecting import Selection, selection_of
-from softcask.pipeline.student.loading.sharing import in_shared_memory
 from softcask.pipeline.targets.in_view import chosen_views
 from softcask.pipeline.targets.soft_targets import SoftTargets
 from softcask.pipeline.views.options import AugmentationOptions, ViewsOptions
@@ -145,7 +144,7 @@ def part(
     made.views = chosen
     if rows_in is not None and any(chosen):
         replayed = made.replayed = ReplayedInputs(
-            _store_of(targets), rows_in, whole, chosen, _augmentation(augmentation)
+            _store_of(targets), rows_in, whole, chosen, _augmentation(augmentation), made.recognition
         )
         # What cannot be replayed is to be told now, and not by the second epoch.
         replayed.read(joined.rows_N[:1], next(filter(None, chosen)))
@@ -160,6 +159,7 @@ class Part:
         rows: The rows.
         inputs: Where their inputs come from; None: there are none.
         weights_N: What each row counts in the loss; None: all the same.
+        recognition: Of its rows' content.
         views: Numbers of the views that are learned from, one an epoch in turn.
         replayed: Inputs in views; None where there are none but the rows as they are.
     """
@@ -176,7 +176,7 @@ class Part:
     ) -> None:
         """What `part` has put together."""
         self.targets, self.rows, self.inputs, self.weights_N = targets, rows, inputs, weights_N
-        self._recognised = torch.zeros(len(rows), dtype=torch.bool)
+        self.recognition = Recognition(targets.store)
 
     def __len__(self) -> int:
         """Rows."""
@@ -184,9 +184,7 @@ class Part:
 
     def share(self) -> None:
         """Tell worker processes what is recognised already, and be told by them."""
-        in_shared_memory(self._recognised)
-        if self.replayed is not None:
-            self.replayed.share()
+        self.recognition.share()
 
     def mixes(self, view: int) -> bool:
         """Whether a view mixes inputs with each other."""
@@ -213,11 +211,7 @@ class Part:
         if self.inputs is None:
             return None
         read = self.inputs.read(self.rows.positions_N[picked_B])
-        recognised_N = self._recognised.numpy()
-        if read.hashes is not None and not recognised_N[picked_B].all():
-            rows_B = self.rows.rows_N[picked_B]
-            refuse_other_content(self.targets.store, rows_B, as_hashes(read.hashes()), "a batch")
-            recognised_N[picked_B] = True
+        self.recognition.look(read, self.rows.rows_N[picked_B])
         return read.values
 
     def sample_ids(self, picked_B: NDArray[np.int64]) -> list[str]:

@@ -11,10 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from softcask.pipeline.store.reading.reader import Store
-from softcask.pipeline.student.loading.dataset_rows import as_hashes
 from softcask.pipeline.student.loading.inputs import InputRows
-from softcask.pipeline.student.loading.joining import JoinedRows, refuse_other_content
-from softcask.pipeline.student.loading.sharing import in_shared_memory
+from softcask.pipeline.student.loading.joining import JoinedRows
+from softcask.pipeline.student.loading.recognition import Recognition
 from softcask.pipeline.views.options import AugmentationOptions
 from softcask.pipeline.views.replay import Replay
 from softcask.storage_schemas.errors import TransferSetError
@@ -43,6 +42,7 @@ class ReplayedInputs:
         rows: JoinedRows,
         views: Sequence[int],
         augmentation: AugmentationOptions | None,
+        recognition: Recognition,
     ) -> None:
         """Find out what the views do; no input is read yet.
 
@@ -52,22 +52,18 @@ class ReplayedInputs:
             rows: All rows that both have: partners are among them, though only some are trained on.
             views: Numbers of the views.
             augmentation: The student's section `[views]`.
+            recognition: Looks at rows' content before they are augmented.
 
         Raises:
             ManifestMismatch: The section describes a view otherwise than it is pinned.
             StoreError: A view that the store does not have, or that takes code which only a section can name.
         """
-        self._store, self._inputs = store, inputs
+        self._inputs, self._recognition = inputs, recognition
         self._positions_S = np.full(len(store.rows), -1, dtype=np.int64)
         self._positions_S[rows.rows_N] = rows.positions_N
         self._labels_S = np.full(len(store.rows), -1, dtype=np.int64)
         self._labels_S[rows.rows_N] = rows.labels_N
-        self._recognised_S = torch.zeros(len(store.rows), dtype=torch.bool)
         self._replay = Replay(store, views, inputs=self._read, rows_N=rows.rows_N, augmentation=augmentation)
-
-    def share(self) -> None:
-        """Tell worker processes what is recognised already, and be told by them."""
-        in_shared_memory(self._recognised_S)
 
     def mixes(self, view: int) -> bool:
         """Whether a view mixes rows with each other."""
@@ -89,18 +85,13 @@ class ReplayedInputs:
 
     def _read(self, rows_B: NDArray[np.int64]) -> NDArray[Any]:
         read = self._inputs.read(self._positions_S[rows_B])
-        recognised_S = self._recognised_S.numpy()
-        if read.hashes is not None and not recognised_S[rows_B].all():
-            refuse_other_content(self._store, rows_B, as_hashes(read.hashes()), "a batch")
-            recognised_S[rows_B] = True
+        self._recognition.look(read, rows_B)
         values = read.values.numpy() if isinstance(read.values, torch.Tensor) else read.values
         if not isinstance(values, np.ndarray):
             raise TransferSetError(
-                f"views are replayed on inputs that are one array, and these are a "
-                f"{type(values).__name__}: give "
-                "the dataset a collate function that makes one of what the teachers were given; or take "
-                "the rows as "
-                "they are (views=[0])"
+                f"views are replayed on inputs that are one array, and these are a {type(values).__name__}: "
+                "give the dataset a collate function that makes one of what the teachers were given; or take "
+                "the rows as they are (views=[0])"
             )
         return values
 

@@ -144,12 +144,10 @@ class _Training:
             return TrainingState(identity=now, dtype=self._choose_dtype())
         check_identity(self._output / CHECKPOINT, state, now)
         kept = restore(self._output / CHECKPOINT, self._model, self._optimiser)
-        if state.step is None:
-            state = replace(state, step=state.epoch * self._steps_per_epoch)
         self._curve.restore(kept.losses, self._done(state))
         self._random = kept.random
         if state.epoch < self._epochs:
-            self._tell(state.epoch, f"going on after {self._told(state)}", step=state.step)
+            self._tell(state.epoch, f"going on after {self._told(state)}", step=self._done(state))
         return state
 
     def _told(self, state: TrainingState) -> str:

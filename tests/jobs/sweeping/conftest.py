@@ -5,35 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.jobs.conftest import Project, one_thread, project, softcask
-from tests.worlds import TESTS
+from tests.jobs.conftest import STUDENT_FILE, Project, one_thread, project, softcask
 
 __all__ = ["Project", "one_thread", "project", "softcask", "student"]
 
-STUDENT = f"""\
-store = "cask"
-output = "student"
-python_path = ["{TESTS}"]
-
-[targets]
-temperature = 4
-
-[transfer_set]
-kind = "arrays"
-inputs = "inputs.npy"
-labels = "labels.npy"
-
-[evaluation]
-kind = "arrays"
-inputs = "inputs.npy"
-labels = "labels.npy"
-
+STUDENT = f"""{STUDENT_FILE}
 [loss]
 kind = "distillation"
-
-[model]
-factory = "toy_models:net"
-kwargs = {{ seed = 9, hidden = 8 }}
 
 [training]
 epochs = 2
