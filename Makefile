@@ -31,7 +31,7 @@ $(READY): pyproject.toml constraints.txt
 test: $(READY)  ## run all tests; ARGS="-k zarr" to choose
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-test-long: $(READY)  ## the tests that `make test` leaves out for their length: every page's snippet, every section of the paper
+test-long: $(READY)  ## what `make test` leaves out for its length: every example and page of training, the paper's sections, a cancelled job
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 fuzz: $(READY)  ## read 1,000 stores that are malformed on purpose; some ten minutes

@@ -88,6 +88,7 @@ def test_all_sections_go_the_whole_way_once_and_are_left_alone_afterwards(tmp_pa
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()} == records
 
 
+@pytest.mark.long
 def test_a_student_alone_brings_forth_its_teacher_and_a_lost_cache_is_made_again(
     tmp_path: Path, data: Path
 ) -> None:

@@ -71,9 +71,9 @@ TORCHRUN = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2"]
     [
         ([sys.executable, script("torch_loop")], 0.25),
         ([*TORCHRUN, script("torchrun")], 0.25),
-        ([sys.executable, script("ray_train")], 0.25),
-        ([*MENDED, script("lightning")], 0.25),
-        ([*MENDED, script("hf_trainer")], 0.7),
+        pytest.param([sys.executable, script("ray_train")], 0.25, marks=pytest.mark.long),
+        pytest.param([*MENDED, script("lightning")], 0.25, marks=pytest.mark.long),
+        pytest.param([*MENDED, script("hf_trainer")], 0.7, marks=pytest.mark.long),
     ],
     ids=["torch_loop", "torchrun", "ray_train", "lightning", "hf_trainer"],
 )
@@ -87,6 +87,7 @@ def test_an_example_learns_from_the_store_and_leaves_it_as_it_is(
     assert identities_of(mnist / "out" / "cask") == before
 
 
+@pytest.mark.long
 def test_a_stopped_training_goes_on_and_ends_as_one_that_was_not(mnist: Path, tmp_path: Path) -> None:
     loop = [sys.executable, script("torch_loop")]
     run(loop, mnist, tmp_path / "stopped", "--epochs", "1")
@@ -96,6 +97,7 @@ def test_a_stopped_training_goes_on_and_ends_as_one_that_was_not(mnist: Path, tm
     assert went_on.splitlines() == at_once.splitlines()[1:]
 
 
+@pytest.mark.long
 def test_a_training_on_two_processes_goes_on_on_one(mnist: Path, tmp_path: Path) -> None:
     run([*TORCHRUN, script("torchrun")], mnist, tmp_path / "out", "--epochs", "1")
     on_one = [*TORCHRUN[:-1], "1", script("torchrun")]

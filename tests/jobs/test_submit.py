@@ -113,6 +113,7 @@ def test_a_job_ends_as_it_did_and_is_tried_again_when_it_is_submitted_again(
     assert listed["metadata"]["store"] == project.store
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)  # three clients, two drivers and two workers are started, one after the other
 def test_a_job_that_is_left_alone_and_cancelled_half_way_goes_on_when_it_is_submitted_again(
     cluster: str, softcask: Softcask, project: Project
